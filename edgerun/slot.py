@@ -73,6 +73,11 @@ class Slot(Generic[Item]):
             self._changed.notify_all()
             return items
 
+    @property
+    def full(self) -> bool:
+        """Whether a `put` would have to wait, or supersede, if it came now."""
+        return len(self) == self._capacity
+
     def __len__(self) -> int:
         with self._changed:
             return len(self._items)

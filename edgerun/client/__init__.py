@@ -1,1 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What a device maker imports: `VideoStream` for a camera loop, `AsyncClient` for asyncio."""
+
+from edgerun.client.aio import AsyncClient, AsyncStream, Encoding, StreamInfo, coded_video, raw_video
+from edgerun.client.stream import VideoStream
+
+__all__ = ["AsyncClient", "AsyncStream", "Encoding", "StreamInfo", "VideoStream", "coded_video", "raw_video"]

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// edgerun.kernels._native: what Python calls. Shapes and types are checked by the Python side, which words the errors;
+// here only what would otherwise read outside a buffer is left to it, so this module is private to edgerun.kernels.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "blend.hpp"
+#include "resize_pack.hpp"
+#include "threshold.hpp"
+
+namespace nb = nanobind;
+
+namespace edgerun {
+
+// The clones: everything below these calls is inlined into them.
+EDGERUN_CLONES void resize_pack(const Resize& op, const Rows* planes, uint8_t* out) {
+  resize_pack_rows(op, planes, out);
+}
+
+EDGERUN_CLONES void blend_planes(const Plane* planes, int32_t chroma_planes, const Marks& marks, const Tint* fill,
+                                 const Tint* contour) {
+  blend_plane(planes[0], marks, fill[0], contour[0]);
+  if (chroma_planes > 0) blend_chroma(planes[0], planes + 1, chroma_planes, marks, fill + 1, contour + 1);
+}
+
+EDGERUN_CLONES void threshold(const Grid& grid, const Window& out) { threshold_window(grid, out); }
+
+namespace {
+
+using Pixels = nb::ndarray<const uint8_t, nb::device::cpu>;
+using MutablePixels = nb::ndarray<uint8_t, nb::device::cpu>;
+using Starts = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Weights = nb::ndarray<const uint16_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+Rows rows_of(const Pixels& plane) { return {plane.data(), plane.stride(0)}; }
+
+// Owns a tap table. Columns are widened with zero weights to a tap count that has its own unrolled loop; the line
+// buffer is as much longer.
+struct OwnedTaps {
+  std::vector<int32_t> start;
+  std::vector<uint16_t> weight;
+  int32_t taps;
+
+  OwnedTaps(const Starts& starts, const Weights& weights, int32_t widened)
+      : start(starts.data(), starts.data() + starts.shape(0)), weight(starts.shape(0) * widened), taps(widened) {
+    const size_t given = weights.shape(1);
+    for (size_t i = 0; i < start.size(); ++i) {
+      for (size_t t = 0; t < given; ++t) weight[i * widened + t] = weights.data()[i * given + t];
+    }
+  }
+
+  Taps view() const { return {start.data(), weight.data(), static_cast<int32_t>(start.size()), taps}; }
+};
+
+int32_t widened(const Weights& weights) {
+  const auto taps = static_cast<int32_t>(weights.shape(1));
+  return taps <= 2 ? taps : (taps + 3) / 4 * 4;
+}
+
+int32_t as_given(const Weights& weights) { return static_cast<int32_t>(weights.shape(1)); }
+
+
+// Everything a stream of equal frames needs, allocated once. Not for two threads at a time: they'd share the scratch.
+class ResizePack {
+ public:
+  ResizePack(int32_t format, int32_t width, std::array<int32_t, 2> out_size, std::array<int32_t, 2> offset,
+             uint8_t pad, bool interleaved, bool bgr, std::array<int32_t, 6> colour, Starts x_start, Weights x_weight,
+             Starts y_start, Weights y_weight, Starts chroma_x_start, Weights chroma_x_weight, Starts chroma_y_start,
+             Weights chroma_y_weight)
+      : x_(x_start, x_weight, widened(x_weight)),
+        y_(y_start, y_weight, as_given(y_weight)),
+        chroma_x_(chroma_x_start, chroma_x_weight, widened(chroma_x_weight)),
+        chroma_y_(chroma_y_start, chroma_y_weight, as_given(chroma_y_weight)),
+        line_(3 * (static_cast<size_t>(width) + x_.taps + chroma_x_.taps) + 64),
+        lanes_(3 * x_.start.size()) {
+    const size_t lane = x_.start.size();
+    op_ = {static_cast<Format>(format), width, (width + 1) / 2, out_size[0], out_size[1], offset[0], offset[1], pad,
+           interleaved, bgr,
+           {colour[0], colour[1], colour[2], colour[3], colour[4], colour[5]},
+           x_.view(), y_.view(), chroma_x_.view(), chroma_y_.view(), line_.data(),
+           {lanes_.data(), lanes_.data() + lane, lanes_.data() + 2 * lane}};
+  }
+
+  ResizePack(const ResizePack&) = delete;
+
+  void write(const Pixels& first, const Pixels& second, const Pixels& third, const MutablePixels& out) const {
+    const Rows planes[3] = {rows_of(first), rows_of(second), rows_of(third)};
+    uint8_t* target = out.data();
+    nb::gil_scoped_release release;
+    resize_pack(op_, planes, target);
+  }
+
+ private:
+  OwnedTaps x_, y_, chroma_x_, chroma_y_;
+  std::vector<uint16_t> line_, lanes_;
+  Resize op_;
+};
+
+Tint tint_of(const uint8_t* pixel, int32_t pixel_bytes, int32_t alpha) {
+  Tint tint;
+  tint.keep = static_cast<uint16_t>(256 - alpha);
+  for (int32_t i = 0; i < kPattern; ++i) tint.add[i] = static_cast<uint16_t>(pixel[i % pixel_bytes] * alpha + 128);
+  return tint;
+}
+
+// `fill` and `contour`: the bytes of one pixel of each plane, one plane after the other.
+void blend(const std::vector<MutablePixels>& arrays, std::array<int32_t, 3> pixel_bytes, const Pixels& marks,
+           std::array<int32_t, 2> corner, std::array<uint8_t, 3> fill, int32_t fill_alpha,
+           std::array<uint8_t, 3> contour, int32_t contour_alpha) {
+  Plane planes[3];
+  Tint fills[3], contours[3];
+  int32_t component = 0;
+  const auto count = static_cast<int32_t>(arrays.size());
+  for (int32_t p = 0; p < count; ++p) {
+    const MutablePixels& a = arrays[p];
+    const int32_t bytes = pixel_bytes[p];
+    planes[p] = {a.data(), a.stride(0), static_cast<int32_t>(a.shape(1)), static_cast<int32_t>(a.shape(0)), bytes};
+    fills[p] = tint_of(&fill[component], bytes, fill_alpha);
+    contours[p] = tint_of(&contour[component], bytes, contour_alpha);
+    component += bytes;
+  }
+  const Marks window = {marks.data(), marks.stride(0), corner[0], corner[1], static_cast<int32_t>(marks.shape(1)),
+                        static_cast<int32_t>(marks.shape(0))};
+  nb::gil_scoped_release release;
+  blend_planes(planes, count - 1, window, fills, contours);
+}
+
+void threshold_into(const nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>& logits,
+                    std::array<double, 4> geometry, float level, std::array<int32_t, 2> corner,
+                    const MutablePixels& out) {
+  const Grid grid = {logits.data(), logits.stride(0),
+                     {1.0 / geometry[0], geometry[2], static_cast<int32_t>(logits.shape(1))},
+                     {1.0 / geometry[1], geometry[3], static_cast<int32_t>(logits.shape(0))}, level};
+  const Window window = {out.data(), out.stride(0), corner[0], corner[1], static_cast<int32_t>(out.shape(1)),
+                         static_cast<int32_t>(out.shape(0))};
+  nb::gil_scoped_release release;
+  threshold(grid, window);
+}
+
+}  // namespace
+}  // namespace edgerun
+
+NB_MODULE(_native, m) {
+  using namespace edgerun;
+  nb::class_<ResizePack>(m, "ResizePack")
+      .def(nb::init<int32_t, int32_t, std::array<int32_t, 2>, std::array<int32_t, 2>, uint8_t, bool, bool,
+                    std::array<int32_t, 6>, Starts, Weights, Starts, Weights, Starts, Weights, Starts, Weights>())
+      .def("write", &ResizePack::write);
+  m.def("blend", &blend);
+  m.def("threshold", &threshold_into);
+  m.attr("x86_level") = EDGERUN_X86_LEVEL;
+}

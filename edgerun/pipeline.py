@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flow of one stream: receive -> decode -> preprocess -> infer -> postprocess -> answer.
+
+Two threads a stream, named after what they do: `decode` turns access units into frames, `infer` answers frames.
+Between them a slot of bounded size; under LATEST it holds one frame and a newer one takes its place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgerun.answer import DropReason, Policy
+from edgerun.clock import Clock
+from edgerun.decode.video import Skipped, Undecodable, VideoDecoder
+from edgerun.errors import EngineError
+from edgerun.frame import Frame
+from edgerun.infer.engine import Engine, EngineSlot
+from edgerun.model_package import ModelPackage
+from edgerun.postprocess.segmentation import segment
+from edgerun.preprocess.plan import PreprocessPlan, plan_for
+from edgerun.result import Segmentation
+from edgerun.session import Receipt, Session
+from edgerun.slot import Slot, SlotClosedError
+from edgerun.source import Packet
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineLimits:
+    """How much of a stream may wait where, and how long a run may take before its worker is given up."""
+
+    coded_units: int
+    decoded_frames: int
+    hang_timeout_s: float
+
+
+class Feed(Protocol):
+    """Turns what a client sends into frames; raw pictures come out as they went in."""
+
+    def decode(self, packet: Packet) -> Iterator[Frame | Undecodable | Skipped]: ...
+
+    def flush(self) -> Iterator[Frame | Undecodable | Skipped]: ...
+
+    def skip_to_key(self) -> None: ...
+
+
+class Model:
+    """A package with the engine that runs one of its graphs."""
+
+    def __init__(self, package: ModelPackage, engine: Engine) -> None:
+        self.package = package
+        self.engine = engine
+        self._input = package.inputs[0]
+        self._output = package.outputs[0]
+
+    def plan(self, frame: Frame) -> PreprocessPlan:
+        return plan_for(frame, self.package.preprocess, self._input)
+
+    def answer(self, slot: EngineSlot, plan: PreprocessPlan) -> Segmentation:
+        """Read a finished slot. The result owns its memory."""
+        grid_height, grid_width = self._output.shape[2:]
+        height, width = self.package.input_size
+        stride = (width / grid_width, height / grid_height)
+        declared = self.package.postprocess
+        return segment(
+            slot.outputs[self._output.name],
+            plan.geometry,
+            stride,
+            threshold=declared.threshold,
+            min_region_fraction=declared.min_region_fraction,
+        )
+
+    def write(self, frame: Frame, plan: PreprocessPlan, slot: EngineSlot) -> None:
+        plan.write(frame.planes, slot.inputs[self._input.name])
+
+
+@contextmanager
+def stage(name: str, receipt: Receipt, clock: Clock) -> Iterator[None]:
+    """Add the time of the block to the receipt."""
+    begin = clock.now_ns()
+    try:
+        yield
+    finally:
+        receipt.stage_ns[name] = receipt.stage_ns.get(name, 0) + clock.now_ns() - begin
+
+
+class StreamPipeline:
+    """Runs one session over one leased engine slot. `close()` drains, `cancel()` doesn't; both join the threads."""
+
+    def __init__(self, session: Session, model: Model, slot: EngineSlot, feed: Feed, limits: PipelineLimits) -> None:
+        self._session = session
+        self._model = model
+        self._slot = slot
+        self._feed = feed
+        self._limits = limits
+        self._plan: PreprocessPlan | None = None
+        self.inbox: Slot[Packet] = Slot(Policy.EVERY, limits.coded_units)
+        latest = session.policy is Policy.LATEST
+        self._ready: Slot[Frame] = Slot(session.policy, 1 if latest else limits.decoded_frames)
+        self._threads = [
+            threading.Thread(target=self._decode_loop, name="edgerun-decode", daemon=True),
+            threading.Thread(target=self._infer_loop, name="edgerun-infer", daemon=True),
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Answer what has been received, then end."""
+        self.inbox.close()
+        self._join()
+
+    def cancel(self) -> None:
+        """Drop what has been received as CANCELLED, then end; a running inference finishes unheard."""
+        self.inbox.close()
+        self.inbox.drain()
+        self._session.cancel()
+        self._release(self._ready.drain())
+        self._join()
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+        self._session.cancel()  # nothing is owed after a drain; after a cancel the decoder's own backlog is
+
+    def _decode_loop(self) -> None:
+        for packet in _items(self.inbox):
+            if self._session.policy is Policy.LATEST and len(self.inbox) >= self._limits.coded_units - 1:
+                self._feed.skip_to_key()
+            begin = self._session.clock.now_ns()
+            for outcome in self._feed.decode(packet):
+                self._hand_over(outcome, self._session.clock.now_ns() - begin)
+                begin = self._session.clock.now_ns()
+        for outcome in self._feed.flush():
+            self._hand_over(outcome, 0)
+        self._ready.close()
+
+    def _hand_over(self, outcome: Frame | Undecodable | Skipped, decode_ns: int) -> None:
+        unit_id = outcome.frame_id if isinstance(outcome, Frame) else outcome.unit_id
+        receipt = self._session.receipt(unit_id)
+        if receipt is None:
+            self._release([outcome] if isinstance(outcome, Frame) else [])
+        elif isinstance(outcome, Frame):
+            receipt.stage_ns["decode"] = decode_ns
+            outcome.capture_ns = receipt.capture_ns
+            self._supersede(self._ready.put(outcome))
+        else:
+            undecodable = isinstance(outcome, Undecodable)
+            self._session.drop(receipt, DropReason.UNDECODABLE if undecodable else DropReason.OVERLOAD)
+
+    def _supersede(self, frame: Frame | None) -> None:
+        if frame is None:
+            return
+        receipt = self._session.receipt(frame.frame_id)
+        frame.release()
+        if receipt is not None:
+            self._session.drop(receipt, DropReason.SUPERSEDED)
+
+    def _infer_loop(self) -> None:
+        for frame in _items(self._ready):
+            receipt = self._session.receipt(frame.frame_id)
+            try:
+                if receipt is not None:
+                    self._answer(frame, receipt)
+            finally:
+                frame.release()
+
+    def _answer(self, frame: Frame, receipt: Receipt) -> None:
+        session, clock = self._session, self._session.clock
+        receipt.stage_ns["queue"] = clock.now_ns() - receipt.received_ns - receipt.stage_ns.get("decode", 0)
+        if session.policy is Policy.LATEST and session.overdue(receipt):
+            session.drop(receipt, DropReason.DEADLINE)
+            return
+        try:
+            result = self._infer(frame, receipt)
+        except EngineError:
+            session.drop(receipt, DropReason.FAILED)
+        else:
+            session.succeed(receipt, result)
+
+    def _infer(self, frame: Frame, receipt: Receipt) -> Segmentation:
+        clock = self._session.clock
+        with stage("preprocess", receipt, clock):
+            plan = self._plan_for(frame)
+            self._model.write(frame, plan, self._slot)
+        with stage("infer", receipt, clock):
+            self._model.engine.submit(self._slot)
+            self._model.engine.wait(self._slot, self._limits.hang_timeout_s)
+        with stage("postprocess", receipt, clock):
+            return self._model.answer(self._slot, plan)
+
+    def _plan_for(self, frame: Frame) -> PreprocessPlan:
+        if self._plan is None or not self._plan.fits(frame):
+            self._plan = self._model.plan(frame)
+        return self._plan
+
+    @staticmethod
+    def _release(frames: list[Frame]) -> None:
+        for frame in frames:
+            frame.release()
+
+
+def _items(slot: Slot[Packet] | Slot[Frame]) -> Iterator:  # type: ignore[type-arg]
+    """What comes out of a slot until it is closed and empty."""
+    while True:
+        try:
+            yield slot.take()
+        except SlotClosedError:
+            return
+
+
+FeedFactory = Callable[[], Feed]
+
+__all__ = ["Feed", "FeedFactory", "Model", "PipelineLimits", "StreamPipeline", "VideoDecoder", "stage"]

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One model on this device: its verified package, the graph that was chosen, and the worker that runs it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from types import TracebackType
+
+from edgerun.clock import Clock
+from edgerun.device_profile import DeviceProfile
+from edgerun.errors import EngineError, ModelError
+from edgerun.infer.engine import EngineSlot
+from edgerun.infer.worker import WorkerEngine
+from edgerun.model_package import GraphFile, ModelPackage
+from edgerun.pipeline import Model, PipelineLimits
+from edgerun.v1 import stream_pb2 as pb
+
+
+def choose_graph(package: ModelPackage, profile: DeviceProfile, precision: str | None) -> GraphFile:
+    """The graph of the asked precision, or the first of the profile's preference that the package has.
+
+    Raises ModelError when an explicit choice isn't there: a precision is never swapped in silence.
+    """
+    wanted = [precision] if precision else list(profile.precisions)
+    for name in wanted:
+        if name in package.graphs:
+            return package.graph(name)
+    has = ", ".join(sorted(package.graphs))
+    raise ModelError(f"{package.name}: no graph for {' or '.join(wanted)}; the package has {has}. Choose one of them.")
+
+
+class Deployment:
+    """Loads and warms up in the constructor; a context manager. Slots are leased one a stream. Thread-safe."""
+
+    def __init__(
+        self,
+        package: ModelPackage,
+        profile: DeviceProfile,
+        clock: Clock,
+        *,
+        engine: str | None = None,
+        precision: str | None = None,
+    ) -> None:
+        self.profile = profile
+        self.graph = choose_graph(package, profile, precision)
+        self._engine = WorkerEngine.start(package, self.graph, profile, clock, engine=engine)
+        self.model = Model(package, self._engine)
+        self.capacity = profile.limits.max_streams
+        self._free: deque[EngineSlot] = deque(self._engine.slots(self.capacity), maxlen=self.capacity)
+        self._lock = threading.Lock()
+        try:
+            self._engine.warm_up()
+        except EngineError:
+            self.close()
+            raise
+
+    @property
+    def limits(self) -> PipelineLimits:
+        return PipelineLimits(
+            coded_units=self.profile.queues.coded_units,
+            decoded_frames=self.profile.queues.decoded_frames,
+            hang_timeout_s=self.profile.worker.hang_timeout_ms / 1e3,
+        )
+
+    @property
+    def worker_restarts(self) -> int:
+        return self._engine.restarts
+
+    @property
+    def default_deadline_ns(self) -> int:
+        return round(self.model.package.default.deadline_ms * 1e6)
+
+    def lease_slot(self) -> EngineSlot | None:
+        """A slot for one stream, or None when all are taken."""
+        with self._lock:
+            return self._free.popleft() if self._free else None
+
+    def return_slot(self, slot: EngineSlot) -> None:
+        with self._lock:
+            self._free.append(slot)
+
+    def opened(self, deadline_ns: int) -> pb.Opened:
+        package = self.model.package
+        return pb.Opened(
+            model=package.name,
+            model_version=package.version,
+            model_sha256=self.graph.sha256,
+            precision=self.graph.id,
+            engine=self._engine.name,
+            deadline_ns=deadline_ns,
+        )
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def __enter__(self) -> Deployment:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
