@@ -42,10 +42,11 @@ class Answer(Generic[Result]):
     result: Result | None = None
     reason: DropReason | None = None
     late: bool = False
+    no_picture: bool = False  # a coded unit of headers only: not a frame, not in the ledger
 
     @property
     def ok(self) -> bool:
-        return self.reason is None
+        return self.reason is None and not self.no_picture
 
 
 @dataclass(slots=True)

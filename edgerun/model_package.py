@@ -187,7 +187,7 @@ class ModelPackage:
 
     def graph(self, precision: str) -> GraphFile:
         """The graph for `precision`, e.g. "int8-cpu-x86". Raises ModelError with the ones there are."""
-        graphs: Mapping[str, str] = dict(self.manifest.graphs)
+        graphs = {str(name): file for name, file in self.manifest.graphs.items()}
         file = graphs.get(precision)
         if file is None:
             there = ", ".join(graphs)
@@ -202,11 +202,21 @@ def load_package(path: Path | str) -> ModelPackage:
         raise ModelError(f"{folder}: no such folder; expected a model package. Correct the path.")
     sums = _read_sums(folder)
     _verify(folder, sums)
-    manifest = _read_manifest(folder)
+    manifest = parse_manifest(folder / MANIFEST)
     for graph, file in manifest.graphs.items():
         if file not in sums:
             raise ModelError(f"{folder / file}: graph {graph} of {MANIFEST} is missing. {_RESTORE}")
     return ModelPackage(folder, manifest, sums)
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """Read a manifest on its own. Raises ModelError with all its faults."""
+    try:
+        return Manifest.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: can't be read as TOML: {error}. Build the package again.") from None
+    except ValidationError as error:
+        raise ModelError(f"{path}: {'; '.join(map(_fault, error.errors()))}. Build the package again.") from None
 
 
 def builtin_package(name: str) -> Path:
@@ -249,11 +259,13 @@ def _files(folder: Path) -> Iterator[str]:
 def _read_sums(folder: Path) -> dict[str, str]:
     path = folder / SUMS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().decode("utf-8").split("\n")
     except FileNotFoundError:
         raise ModelError(f"{path}: missing; without it nothing in the package can be trusted. {_RESTORE}") from None
     except UnicodeDecodeError:
         raise ModelError(f"{path}: isn't text; expected lines of `<sha256>  <file>`. {_RESTORE}") from None
+    if lines.pop():
+        raise ModelError(f"{path}: its last line has no end; it was cut off. {_RESTORE}")
     sums = dict(_sum(path, number, line) for number, line in enumerate(lines, 1))
     if len(sums) != len(lines) or MANIFEST not in sums:
         raise ModelError(f"{path}: lists a file twice or lacks {MANIFEST}. {_RESTORE}")
@@ -283,16 +295,6 @@ def _verify(folder: Path, sums: Mapping[str, str]) -> None:
                 f"{folder / name}: sha256 is {found[:12]}..., expected {expected[:12]}...; the file was altered. "
                 f"{_RESTORE}"
             )
-
-
-def _read_manifest(folder: Path) -> Manifest:
-    path = folder / MANIFEST
-    try:
-        return Manifest.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: isn't TOML: {error}. Build the package again.") from None
-    except ValidationError as error:
-        raise ModelError(f"{path}: {'; '.join(map(_fault, error.errors()))}. Build the package again.") from None
 
 
 def _fault(error: Mapping[str, Any]) -> str:

@@ -7,16 +7,17 @@ Between them a slot of bounded size; under LATEST it holds one frame and a newer
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from edgerun.answer import DropReason, Policy
 from edgerun.clock import Clock
-from edgerun.decode.video import Skipped, Undecodable, VideoDecoder
-from edgerun.errors import EngineError
+from edgerun.decode import NoPicture, Outcome, Undecodable
+from edgerun.errors import EdgerunError
 from edgerun.frame import Frame
 from edgerun.infer.engine import Engine, EngineSlot
 from edgerun.model_package import ModelPackage
@@ -26,6 +27,9 @@ from edgerun.result import Segmentation
 from edgerun.session import Receipt, Session
 from edgerun.slot import Slot, SlotClosedError
 from edgerun.source import Packet
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,9 @@ class PipelineLimits:
 class Feed(Protocol):
     """Turns what a client sends into frames; raw pictures come out as they went in."""
 
-    def decode(self, packet: Packet) -> Iterator[Frame | Undecodable | Skipped]: ...
+    def decode(self, packet: Packet) -> Iterator[Outcome]: ...
 
-    def flush(self) -> Iterator[Frame | Undecodable | Skipped]: ...
+    def flush(self) -> Iterator[Outcome]: ...
 
     def skip_to_key(self) -> None: ...
 
@@ -69,7 +73,7 @@ class Model:
             slot.outputs[self._output.name],
             plan.geometry,
             stride,
-            threshold=declared.threshold,
+            probability=declared.threshold,
             min_region_fraction=declared.min_region_fraction,
         )
 
@@ -101,8 +105,8 @@ class StreamPipeline:
         latest = session.policy is Policy.LATEST
         self._ready: Slot[Frame] = Slot(session.policy, 1 if latest else limits.decoded_frames)
         self._threads = [
-            threading.Thread(target=self._decode_loop, name="edgerun-decode", daemon=True),
-            threading.Thread(target=self._infer_loop, name="edgerun-infer", daemon=True),
+            threading.Thread(target=self._guard, args=(self._decode_loop,), name="edgerun-decode", daemon=True),
+            threading.Thread(target=self._guard, args=(self._infer_loop,), name="edgerun-infer", daemon=True),
         ]
 
     def start(self) -> None:
@@ -118,18 +122,32 @@ class StreamPipeline:
         """Drop what has been received as CANCELLED, then end; a running inference finishes unheard."""
         self.inbox.close()
         self.inbox.drain()
-        self._session.cancel()
+        self._session.abandon(DropReason.CANCELLED)
         self._release(self._ready.drain())
         self._join()
 
     def _join(self) -> None:
         for thread in self._threads:
             thread.join()
-        self._session.cancel()  # nothing is owed after a drain; after a cancel the decoder's own backlog is
+        self._session.abandon(DropReason.CANCELLED)  # nothing is owed after a drain; after a cancel the decoder's own backlog is
+
+    def _guard(self, loop: Callable[[], None]) -> None:
+        """A fault of ours in one thread must not leave frames unanswered: the stream ends with them FAILED."""
+        try:
+            loop()
+        except SlotClosedError:
+            pass  # the other thread has given up
+        except Exception:
+            log.exception("a stream's %s thread failed", threading.current_thread().name)
+            self.inbox.close()
+            self.inbox.drain()
+            self._ready.close()
+            self._release(self._ready.drain())
+            self._session.abandon(DropReason.FAILED)
 
     def _decode_loop(self) -> None:
         for packet in _items(self.inbox):
-            if self._session.policy is Policy.LATEST and len(self.inbox) >= self._limits.coded_units - 1:
+            if self._has_fallen_behind(packet):
                 self._feed.skip_to_key()
             begin = self._session.clock.now_ns()
             for outcome in self._feed.decode(packet):
@@ -139,7 +157,12 @@ class StreamPipeline:
             self._hand_over(outcome, 0)
         self._ready.close()
 
-    def _hand_over(self, outcome: Frame | Undecodable | Skipped, decode_ns: int) -> None:
+    def _has_fallen_behind(self, packet: Packet) -> bool:
+        """Under LATEST, a unit whose deadline has passed before it is decoded: catch up at the next key unit."""
+        receipt = self._session.receipt(packet.unit_id)
+        return self._session.policy is Policy.LATEST and receipt is not None and self._session.overdue(receipt)
+
+    def _hand_over(self, outcome: Outcome, decode_ns: int) -> None:
         unit_id = outcome.frame_id if isinstance(outcome, Frame) else outcome.unit_id
         receipt = self._session.receipt(unit_id)
         if receipt is None:
@@ -148,6 +171,8 @@ class StreamPipeline:
             receipt.stage_ns["decode"] = decode_ns
             outcome.capture_ns = receipt.capture_ns
             self._supersede(self._ready.put(outcome))
+        elif isinstance(outcome, NoPicture):
+            self._session.withdraw(receipt)
         else:
             undecodable = isinstance(outcome, Undecodable)
             self._session.drop(receipt, DropReason.UNDECODABLE if undecodable else DropReason.OVERLOAD)
@@ -177,7 +202,7 @@ class StreamPipeline:
             return
         try:
             result = self._infer(frame, receipt)
-        except EngineError:
+        except EdgerunError:
             session.drop(receipt, DropReason.FAILED)
         else:
             session.succeed(receipt, result)
@@ -204,15 +229,10 @@ class StreamPipeline:
             frame.release()
 
 
-def _items(slot: Slot[Packet] | Slot[Frame]) -> Iterator:  # type: ignore[type-arg]
+def _items(slot: Slot[Item]) -> Iterator[Item]:
     """What comes out of a slot until it is closed and empty."""
     while True:
         try:
             yield slot.take()
         except SlotClosedError:
             return
-
-
-FeedFactory = Callable[[], Feed]
-
-__all__ = ["Feed", "FeedFactory", "Model", "PipelineLimits", "StreamPipeline", "VideoDecoder", "stage"]

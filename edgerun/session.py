@@ -66,12 +66,20 @@ class Session:
     def drop(self, receipt: Receipt, reason: DropReason) -> None:
         self._answer(receipt, None, reason, late=False)
 
-    def cancel(self) -> None:
-        """Answer all that is still owed with CANCELLED: what the ledger needs when a stream ends early."""
+    def withdraw(self, receipt: Receipt) -> None:
+        """The unit held no picture: it was no frame after all."""
+        with self._lock:
+            if self._open.pop(receipt.frame_id, None) is None:
+                return
+            self.ledger.frames_in -= 1
+        self._emit(Answer(receipt.frame_id, receipt.capture_ns, self._age(receipt), {}, no_picture=True))
+
+    def abandon(self, reason: DropReason) -> None:
+        """Drop all that is still owed: what the ledger needs when a stream ends early."""
         with self._lock:
             owed = list(self._open.values())
         for receipt in owed:
-            self.drop(receipt, DropReason.CANCELLED)
+            self.drop(receipt, reason)
 
     def _answer(
         self, receipt: Receipt, result: Segmentation | None, reason: DropReason | None, *, late: bool
@@ -80,5 +88,8 @@ class Session:
             if self._open.pop(receipt.frame_id, None) is None:
                 return  # cancelled while it was running: its result is discarded
             self.ledger.count(reason, late=late)
-        age = receipt.age_at_receipt_ns + self.clock.now_ns() - receipt.received_ns
+        age = self._age(receipt)
         self._emit(Answer(receipt.frame_id, receipt.capture_ns, age, receipt.stage_ns, result, reason, late))
+
+    def _age(self, receipt: Receipt) -> int:
+        return receipt.age_at_receipt_ns + self.clock.now_ns() - receipt.received_ns

@@ -70,7 +70,8 @@ def colour_from_wire(raw: pb.RawVideo) -> Colour:
 def answer_to_wire(answer: Answer[Segmentation]) -> pb.StreamResponse:
     message = pb.Answer(
         frame_id=answer.frame_id,
-        status=pb.ANSWER_STATUS_OK if answer.ok else pb.ANSWER_STATUS_DROPPED,
+        status=_status(answer),
+        no_picture=answer.no_picture,
         reason=pb.DROP_REASON_UNSPECIFIED if answer.reason is None else _REASONS[answer.reason],
         late=answer.late,
         capture_ns=answer.capture_ns,
@@ -80,6 +81,12 @@ def answer_to_wire(answer: Answer[Segmentation]) -> pb.StreamResponse:
     if answer.result is not None:
         message.segmentation.CopyFrom(segmentation_to_wire(answer.result))
     return pb.StreamResponse(answer=message)
+
+
+def _status(answer: Answer[Segmentation]) -> pb.AnswerStatus:
+    if answer.no_picture:
+        return pb.ANSWER_STATUS_UNSPECIFIED
+    return pb.ANSWER_STATUS_OK if answer.ok else pb.ANSWER_STATUS_DROPPED
 
 
 def answer_from_wire(message: pb.Answer) -> Answer[Segmentation]:
@@ -95,6 +102,7 @@ def answer_from_wire(message: pb.Answer) -> Answer[Segmentation]:
         result=result,
         reason=_reason_from_wire(message.reason) if dropped else None,
         late=message.late,
+        no_picture=message.no_picture,
     )
 
 

@@ -49,11 +49,11 @@ class Histogram:
 
     @property
     def edges(self) -> NDArray[np.float64]:
-        return np.linspace(-self.span, self.span, BINS + 1)
+        return np.linspace(-self.span, self.span, BINS + 1, dtype=np.float64)
 
     @property
     def centres(self) -> NDArray[np.float64]:
-        return (self.edges[1:] + self.edges[:-1]) / 2
+        return np.asarray((self.edges[1:] + self.edges[:-1]) / 2)
 
 
 def min_max(h: Histogram) -> Range:
@@ -81,7 +81,8 @@ def entropy(h: Histogram) -> Range:
 
 def _best_clip(h: Histogram, cost: Callable[[Histogram, float, float], float]) -> Range:
     clips = [(h.low * s, h.high * s) for s in np.linspace(0.3, 1.0, 71)]
-    return min(reversed(clips), key=lambda clip: cost(h, *clip))
+    best: Range = min(reversed(clips), key=lambda clip: cost(h, *clip))
+    return best
 
 
 def _squared_error(h: Histogram, low: float, high: float) -> float:
@@ -112,7 +113,7 @@ METHODS: dict[str, Callable[[Histogram], Range]] = {
 
 def observe(model: onnx.ModelProto, samples: Iterable[Mapping[str, NDArray[np.uint8]]]) -> dict[str, Histogram]:
     """A histogram of every float tensor that a node of `model` computes."""
-    session, names = _session_with_all_outputs(model)
+    session, names = session_with_all_outputs(model)
     histograms = {name: Histogram() for name in names}
     for sample in samples:
         for name, values in zip(names, session.run(names, dict(sample)), strict=True):
@@ -120,7 +121,8 @@ def observe(model: onnx.ModelProto, samples: Iterable[Mapping[str, NDArray[np.ui
     return histograms
 
 
-def _session_with_all_outputs(model: onnx.ModelProto) -> tuple[ort.InferenceSession, list[str]]:
+def session_with_all_outputs(model: onnx.ModelProto) -> tuple[ort.InferenceSession, list[str]]:
+    """A one-thread session that gives every float tensor of `model`, and their names."""
     shaped = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     known = {v.name: v for v in (*shaped.graph.value_info, *shaped.graph.output)}
     floats = [

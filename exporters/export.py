@@ -8,6 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import torch
@@ -53,21 +54,24 @@ def onnx_from_torch(network: nn.Module, image: TensorSpec, logits: TensorSpec) -
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """torch's exporter prints progress and warns about itself; its failures are exceptions."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    logs = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Drop stack traces and source paths: they name the exporting machine and make builds differ."""
     graph = model.graph
-    for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+    holders: list[Any] = [model, graph]
+    for holder in (*holders, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del holder.metadata_props[:]
         holder.doc_string = ""
     return model

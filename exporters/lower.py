@@ -84,11 +84,15 @@ def weight_scales(weight: Floats, *, bounded_pairs: bool) -> Floats:
         scale = np.maximum(scale, _largest_pair(weight) / PAIR_SUM)
         while (broken := _largest_pair(np.rint(weight / _column(scale))) > PAIR_SUM).any():  # rounding can add one
             scale = np.where(broken, scale * np.float32(1.005), scale)
-    return np.maximum(scale, np.float32(1e-9)).astype(np.float32)
+    return _above_zero(scale)
+
+
+def _above_zero(scale: Floats) -> Floats:
+    return np.asarray(np.maximum(scale, 1e-9), np.float32)  # a channel of zeros still needs a scale
 
 
 def _column(scale: Floats) -> Floats:
-    return np.maximum(scale, np.float32(1e-9)).reshape(-1, 1, 1, 1)
+    return _above_zero(scale).reshape(-1, 1, 1, 1)
 
 
 def _largest_pair(weight: Floats) -> Floats:
@@ -152,6 +156,9 @@ def _feed_bytes(lowered: onnx.ModelProto, normalised: str, image: onnx.ValueInfo
         graph.node.remove(quantise)
         for node in graph.node:
             node.input[:] = [image.name if name == quantise.output[0] else name for name in node.input]
+        first = next(n for n in graph.node if image.name in n.input)
+        graph.node.remove(first)
+        graph.node.insert(0, first)
         return
     scale = numpy_helper.from_array(np.array(INPUT_SCALE, np.float32), "image_scale")
     zero = numpy_helper.from_array(np.array(INPUT_ZERO, np.uint8), "image_zero_point")

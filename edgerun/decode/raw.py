@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgerun.decode.video import Undecodable
+from edgerun.decode import CodedUnit, Outcome, Undecodable
 from edgerun.frame import Colour, Frame, PixelFormat, plane_shapes
-from edgerun.source import Packet
 
 
 class RawDecoder:
@@ -23,7 +22,7 @@ class RawDecoder:
         self._shapes = plane_shapes(pixel_format, width, height)
         self.frame_bytes = sum(math.prod(shape) for shape in self._shapes)
 
-    def decode(self, packet: Packet) -> Iterator[Frame | Undecodable]:
+    def decode(self, packet: CodedUnit) -> Iterator[Outcome]:
         if len(packet.data) != self.frame_bytes:
             yield Undecodable(packet.unit_id)
             return
@@ -41,5 +40,8 @@ class RawDecoder:
             colour=self._colour,
         )
 
-    def flush(self) -> Iterator[Frame | Undecodable]:
+    def flush(self) -> Iterator[Outcome]:
         return iter(())
+
+    def skip_to_key(self) -> None:
+        """Nothing to skip: every raw picture stands alone."""

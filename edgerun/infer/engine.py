@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -120,4 +120,4 @@ class EngineChoice:
     threads: int = 1
     spins: bool = False  # idle threads of the engine spin: a little faster alone, much slower beside a decoder
     cpus: tuple[int, ...] = ()  # pins the worker's process; empty: any
-    null: NullPlan | None = field(default=None)
+    null: NullPlan | None = None

@@ -6,6 +6,7 @@ In-process engines are for the worker, exporters, tests and micro-benchmarks: a 
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from edgerun.clock import Clock, SystemClock
 from edgerun.errors import EngineError
-from edgerun.infer.engine import EngineSlot, FailureKind, RunError, Tensor
+from edgerun.infer.engine import EngineChoice, EngineSlot, FailureKind, RunError, Tensor
 from edgerun.infer.slot_memory import ArraySlot, carve_slots
 from edgerun.tensor import TensorSpec
 
@@ -24,15 +25,18 @@ SCRATCH = -1  # the index of the slot that warm_up runs, so that no caller's slo
 
 
 class InProcessEngine(ABC):
-    """A graph in this process. Subclasses load in `__init__`, bind a slot's arrays once and run them by index."""
+    """A graph in this process. Subclasses load it, bind each slot's arrays once, and run."""
 
-    def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], clock: Clock | None = None) -> None:
-        self._inputs = tuple(inputs)
-        self._outputs = tuple(outputs)
+    def __init__(self, choice: EngineChoice, clock: Clock | None = None) -> None:
+        if reason := self.unavailable_reason():
+            raise EngineError(f"engine {choice.engine}: {reason}")
         self._clock = clock or SystemClock()
         self._slots: tuple[ArraySlot, ...] = ()
         self._pending: set[int] = set()
         self._closed = threading.Event()
+        inputs, outputs = self._load(choice)
+        self._inputs = tuple(inputs)
+        self._outputs = tuple(outputs)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -41,6 +45,14 @@ class InProcessEngine(ABC):
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         return self._outputs
+
+    @classmethod
+    @abstractmethod
+    def unavailable_reason(cls) -> str | None: ...
+
+    @abstractmethod
+    def _load(self, choice: EngineChoice) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
+        """Load the graph; return the specs of its inputs and outputs. Raises EngineError."""
 
     @abstractmethod
     def _bind(self, slot: ArraySlot) -> None:
@@ -123,7 +135,7 @@ class InProcessEngine(ABC):
 
 
 def non_finite_output(slot: ArraySlot) -> str | None:
-    """The first float output that holds NaN or infinity. The usual case is one summing pass without allocation."""
+    """The first float output that holds NaN or infinity. Allocates nothing."""
     for name, array in slot.outputs.items():
         if array.dtype.kind == "f" and not _is_finite(array):
             return name
@@ -131,10 +143,9 @@ def non_finite_output(slot: ArraySlot) -> str | None:
 
 
 def _is_finite(array: Tensor) -> bool:
-    # NaN and infinity survive any sum, so a finite sum proves all finite; an overflowed sum needs the full look.
-    with np.errstate(all="ignore"):
-        total = np.add.reduce(array, axis=None, dtype=np.float32 if array.dtype.itemsize < 4 else None)
-    return bool(np.isfinite(total)) or bool(np.isfinite(array).all())
+    # NaN survives a maximum. Two passes without allocation cost half of one sum, and a sum may overflow.
+    flat = array.reshape(-1)
+    return math.isfinite(np.maximum.reduce(flat)) and math.isfinite(np.minimum.reduce(flat))
 
 
 def require_fixed_shape(graph: str, name: str, shape: Sequence[object]) -> tuple[int, ...]:

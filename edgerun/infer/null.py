@@ -5,27 +5,30 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 
-import numpy as np
-
-from edgerun.clock import Clock
 from edgerun.errors import EngineError
 from edgerun.infer.engine import EngineChoice, FailureKind, NullPlan, RunError
 from edgerun.infer.in_process import SCRATCH, InProcessEngine
 from edgerun.infer.slot_memory import ArraySlot
+from edgerun.tensor import TensorSpec
 
 
 class NullEngine(InProcessEngine):
     """Fills every output with `plan.constant`. Faults strike the runs that the plan names."""
 
-    def __init__(self, plan: NullPlan, clock: Clock | None = None) -> None:
-        super().__init__(plan.inputs, plan.outputs, clock)
-        self._plan = plan
-        self.runs = 0
+    runs = 0
+    _plan: NullPlan
 
     @classmethod
     def unavailable_reason(cls) -> str | None:
         return None
+
+    def _load(self, choice: EngineChoice) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
+        if choice.null is None:  # there is no graph to read specs from
+            raise EngineError("engine null: no plan; give EngineChoice(null=NullPlan(inputs, outputs))")
+        self._plan = choice.null
+        return choice.null.inputs, choice.null.outputs
 
     def _bind(self, slot: ArraySlot) -> None:
         pass
@@ -56,12 +59,3 @@ class NullEngine(InProcessEngine):
         if self._closed.wait(timeout_s):
             raise RunError(FailureKind.CLOSED, "the engine was closed during the run")
         raise RunError(FailureKind.HUNG, f"null engine: run {self.runs} hung past {timeout_s} s, as planned")
-
-
-def engine_from_plan(choice: EngineChoice, clock: Clock | None = None) -> NullEngine:
-    """Raises EngineError when the choice brings no plan: the null engine has no graph to read specs from."""
-    if choice.null is None:
-        raise EngineError("engine null: no plan; give EngineChoice(null=NullPlan(inputs, outputs))")
-    for spec in (*choice.null.inputs, *choice.null.outputs):
-        np.dtype(spec.dtype)
-    return NullEngine(choice.null, clock)

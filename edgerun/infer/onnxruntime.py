@@ -6,11 +6,11 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgerun.clock import Clock
 from edgerun.errors import EngineError
 from edgerun.infer.engine import EngineChoice, FailureKind, RunError
 from edgerun.infer.in_process import InProcessEngine, one_line, require_fixed_shape
@@ -29,20 +29,6 @@ NUMPY_NAMES = {
 class OnnxRuntimeEngine(InProcessEngine):
     """One InferenceSession; each slot has its IoBinding over the slot's own arrays, so a run allocates no tensor."""
 
-    def __init__(self, choice: EngineChoice, clock: Clock | None = None) -> None:
-        if reason := self.unavailable_reason():
-            raise EngineError(f"engine onnxruntime: {reason}")
-        import onnxruntime
-
-        self._ort = onnxruntime
-        self._session = _session_from_graph(onnxruntime, choice)
-        self._bindings: dict[int, Any] = {}
-        super().__init__(
-            [_spec(choice.graph, node) for node in self._session.get_inputs()],
-            [_spec(choice.graph, node) for node in self._session.get_outputs()],
-            clock,
-        )
-
     @classmethod
     def unavailable_reason(cls) -> str | None:
         if importlib.util.find_spec("onnxruntime") is None:
@@ -51,6 +37,14 @@ class OnnxRuntimeEngine(InProcessEngine):
         if version is not None and _leading_numbers(version) < OLDEST:
             return f"onnxruntime is {version}; expected {OLDEST[0]}.{OLDEST[1]} or newer. Upgrade it."
         return None
+
+    def _load(self, choice: EngineChoice) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
+        import onnxruntime
+
+        self._session = _session_from_graph(onnxruntime, choice)
+        self._bindings: dict[int, Any] = {}
+        inputs = [_spec(choice.graph, node) for node in self._session.get_inputs()]
+        return inputs, [_spec(choice.graph, node) for node in self._session.get_outputs()]
 
     def _bind(self, slot: ArraySlot) -> None:
         binding = self._session.io_binding()
@@ -120,12 +114,8 @@ def _spec(graph: str, node: Any) -> TensorSpec:
 
 
 def _installed_version() -> str | None:
-    for name in DISTRIBUTIONS:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None  # built from source, as on Jetson: no metadata
+    found = (dist.version for name in DISTRIBUTIONS for dist in importlib.metadata.distributions(name=name))
+    return next(found, None)  # None: built from source, without metadata
 
 
 def _leading_numbers(version: str) -> tuple[int, ...]:

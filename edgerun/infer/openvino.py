@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgerun.clock import Clock
 from edgerun.errors import EngineError
 from edgerun.infer.engine import EngineChoice, FailureKind, RunError
 from edgerun.infer.in_process import InProcessEngine, one_line, require_fixed_shape
@@ -21,20 +21,6 @@ OLDEST = (2024, 0)
 class OpenVinoEngine(InProcessEngine):
     """One compiled model; each slot has its infer request over the slot's own arrays."""
 
-    def __init__(self, choice: EngineChoice, clock: Clock | None = None) -> None:
-        if reason := self.unavailable_reason():
-            raise EngineError(f"engine openvino: {reason}")
-        import openvino
-
-        self._ov = openvino
-        self._compiled = _compiled_from_graph(openvino, choice)
-        self._requests: dict[int, Any] = {}
-        super().__init__(
-            [_spec(choice.graph, port) for port in self._compiled.inputs],
-            [_spec(choice.graph, port) for port in self._compiled.outputs],
-            clock,
-        )
-
     @classmethod
     def unavailable_reason(cls) -> str | None:
         if importlib.util.find_spec("openvino") is None:
@@ -46,6 +32,15 @@ class OpenVinoEngine(InProcessEngine):
         if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
             return f"openvino is {version}; expected {OLDEST[0]}.{OLDEST[1]} or newer. Upgrade it."
         return None
+
+    def _load(self, choice: EngineChoice) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
+        import openvino
+
+        self._ov = openvino
+        self._compiled = _compiled_from_graph(openvino, choice)
+        self._requests: dict[int, Any] = {}
+        inputs = [_spec(choice.graph, port) for port in self._compiled.inputs]
+        return inputs, [_spec(choice.graph, port) for port in self._compiled.outputs]
 
     def _bind(self, slot: ArraySlot) -> None:
         request = self._compiled.create_infer_request()
@@ -84,7 +79,7 @@ def _properties(choice: EngineChoice) -> dict[str, Any]:
         "INFERENCE_PRECISION_HINT": "f32",  # its default is bf16 on newer CPUs: a silent loss of precision
         "INFERENCE_NUM_THREADS": choice.threads,
         "NUM_STREAMS": 1,
-        "ENABLE_CPU_PINNING": False,  # pinning by several workers puts them all on the first core
+        "ENABLE_CPU_PINNING": False,  # EngineChoice.cpus pins the whole worker instead
     }
 
 

@@ -32,8 +32,15 @@ def _padded(nbytes: int) -> int:
 
 
 def slot_bytes(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> int:
-    """The room one slot takes, each tensor padded to ALIGNMENT_BYTES."""
+    """The room that one slot takes, each tensor padded to ALIGNMENT_BYTES."""
     return sum(_padded(spec.nbytes) for spec in (*inputs, *outputs))
+
+
+def block_bytes(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], count: int) -> int:
+    """The room that `count` slots take. Raises ValueError on none."""
+    if count < 1:
+        raise ValueError(f"slots = {count}; expected at least 1")
+    return count * slot_bytes(inputs, outputs)
 
 
 def anonymous_block(nbytes: int) -> memoryview:
@@ -51,10 +58,8 @@ def carve_slots(
     inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], count: int, memory: memoryview | None = None
 ) -> tuple[ArraySlot, ...]:
     """Cut `memory` (own memory if None) into `count` slots. The arrays keep it alive."""
-    if count < 1:
-        raise ValueError(f"slots = {count}; expected at least 1")
     room = slot_bytes(inputs, outputs)
-    block = anonymous_block(room * count) if memory is None else memory
+    block = anonymous_block(block_bytes(inputs, outputs, count)) if memory is None else memory
     return tuple(_carve_slot(index, inputs, outputs, block, index * room) for index in range(count))
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgerun.frame import Frame, PixelFormat, Plane
 from edgerun.kernels.blend import blend
-from edgerun.kernels.threshold import threshold_window
+from edgerun.kernels.threshold import threshold
 from edgerun.result import Box, Region, Segmentation
 
 FILL, CONTOUR = 1, 2
@@ -83,7 +83,7 @@ def draw_status(planes: tuple[Plane, ...], frame: Frame, age_ns: int | None, sty
 
 def _mask(found: Segmentation, window: Box) -> NDArray[np.uint8]:
     out = np.empty((window.height, window.width), np.uint8)
-    threshold_window(found.logits, found.geometry, (window.x, window.y, window.width, window.height), out)
+    threshold(found.logits, found.geometry, (window.x, window.y, window.width, window.height), out)
     return out
 
 

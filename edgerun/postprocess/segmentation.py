@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgerun.frame import Geometry
-from edgerun.kernels.threshold import threshold_window
+from edgerun.kernels.threshold import threshold
 from edgerun.result import Box, Region, Segmentation
 
 OUTLINE_ZOOM = 4  # outlines are traced on the grid enlarged by this
@@ -23,17 +23,17 @@ def segment(
     model: Geometry,
     stride: tuple[float, float],
     *,
-    threshold: float = 0.5,
+    probability: float = 0.5,
     min_region_fraction: float = 0.0,
 ) -> Segmentation:
     """Find the regions of a binary mask.
 
     `logits` [1, 1, h, w]; `model` maps the model's input to the source, `stride` (x, y) is how many input pixels a
     logit stands for. A region is inside where the probability
-    exceeds `threshold`; regions below `min_region_fraction` of the grid are taken out of the mask, not only of
+    exceeds `probability`; regions below `min_region_fraction` of the grid are taken out of the mask, not only of
     the list. The result holds a copy: the engine's buffer may be reused at once.
     """
-    grid = logits[0, 0] - np.float32(math.log(threshold / (1 - threshold)))
+    grid = logits[0, 0] - np.float32(math.log(probability / (1 - probability)))
     _suppress_small(grid, min_region_fraction)
     geometry = grid_geometry(model, stride)
     if not (grid > 0).any():
@@ -58,7 +58,7 @@ def mask_in_source(found: Segmentation, box: Box | None = None) -> NDArray[np.ui
     g = found.geometry
     area = box or Box(0, 0, g.source_width, g.source_height)
     out = np.empty((area.height, area.width), np.uint8)
-    threshold_window(found.logits, g, (area.x, area.y, area.width, area.height), out)
+    threshold(found.logits, g, (area.x, area.y, area.width, area.height), out)
     return out
 
 

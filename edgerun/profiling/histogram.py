@@ -84,6 +84,8 @@ class LatencyHistogram:
         # Rounded first: 0.999 * 1000 is a hair above 999 and must not become 1000.
         rank = max(1, math.ceil(round(percent / 100 * self.count, 6)))
         bucket = int(np.searchsorted(np.cumsum(np.frombuffer(self._counts, np.int64)), rank))
+        if bucket == _BUCKETS - 1:
+            return self.max_ns
         return min(max(int(_BOUNDS_NS[bucket + 1]) - 1, self.min_ns), self.max_ns)
 
     def rebinned(self, edges_ns: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A fingerprint of the machine that a measurement was made on: enough to compare, nothing that names a person or site."""
+"""A fingerprint of the machine that a measurement was made on: enough to compare, naming neither people nor sites."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from pathlib import Path
 import psutil
 
 # What decides the speed of INT8 and FP16 kernels, in the spelling of /proc/cpuinfo on x86 and ARM.
-_TELLING_FLAGS = frozenset(
-    "avx2 avx_vnni avx512f avx512_vnni avx512_bf16 amx_int8 amx_bf16 asimd asimdhp asimddp i8mm bf16 sve".split()
-)
+_X86_FLAGS = {"avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"}
+_ARM_FLAGS = {"asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def machine_fingerprint(packages: Iterable[str] = ()) -> Machine:
         physical_cores=psutil.cpu_count(logical=False),
         logical_cores=psutil.cpu_count(),
         usable_cores=_usable_cores(),
-        instruction_sets=tuple(sorted(flags & _TELLING_FLAGS)),
+        instruction_sets=tuple(sorted(flags & (_X86_FLAGS | _ARM_FLAGS))),
         memory_mb=round(psutil.virtual_memory().total / 1e6),
         governor=_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         system=_system(),

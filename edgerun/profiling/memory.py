@@ -49,7 +49,7 @@ def read_process(pid: int, *, with_pss: bool = False) -> ProcessMemory:
             raise ProcessLookupError(f"process {pid} has no memory; it has ended")
         # proc(5): the second field of stat, in brackets, may itself hold spaces; minflt and majflt are 10 and 12.
         stat = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        threads = [_fields(task / "status") for task in _tasks(pid)]
+        threads = [_fields_if_alive(task / "status") for task in _tasks(pid)]
         pss_bytes = _fields(_PROC / str(pid) / "smaps_rollup")["Pss"] * 1024 if with_pss else None
     except FileNotFoundError:
         raise ProcessLookupError(f"process {pid} has ended") from None
@@ -67,13 +67,8 @@ def read_process(pid: int, *, with_pss: bool = False) -> ProcessMemory:
 
 def read_tree(pid: int, *, with_pss: bool = False) -> tuple[ProcessMemory, ...]:
     """The process and all its descendants that live, the process itself first."""
-    readings = []
-    for each in (pid, *_descendants(pid)):
-        try:
-            readings.append(read_process(each, with_pss=with_pss))
-        except ProcessLookupError:
-            continue
-    return tuple(readings)
+    readings = (_read_if_alive(each, with_pss) for each in (pid, *_descendants(pid)))
+    return tuple(reading for reading in readings if reading is not None)
 
 
 @dataclass(slots=True)
@@ -196,6 +191,13 @@ class MemorySampler:
         return name, self._series.index(name)
 
 
+def _read_if_alive(pid: int, with_pss: bool) -> ProcessMemory | None:
+    try:
+        return read_process(pid, with_pss=with_pss)
+    except ProcessLookupError:
+        return None
+
+
 def _read_process_portably(pid: int) -> ProcessMemory:
     try:
         process = psutil.Process(pid)
@@ -209,7 +211,7 @@ def _descendants(pid: int) -> Iterator[int]:
     """From proc(5) task/children where the kernel has it: psutil would read every process of the machine."""
     try:
         children = [int(child) for task in _tasks(pid) for child in (task / "children").read_text().split()]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         yield from _descendants_portably(pid)
         return
     for child in children:
@@ -234,6 +236,13 @@ def _process_name(pid: int) -> str:
 def _tasks(pid: int) -> list[Path]:
     """The live threads of a process. One may end before it is read."""
     return list((_PROC / str(pid) / "task").iterdir())
+
+
+def _fields_if_alive(path: Path) -> dict[str, int]:
+    try:
+        return _fields(path)
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
 
 
 def _fields(path: Path) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgerun.clock import Clock
 
+_Write = Callable[[int, int, int, int], None]  # begin_ns, end_ns, stage, frame_id
 _FIELDS = 4  # begin_ns, end_ns, stage, frame_id
 SPAN_DTYPE = np.dtype(
     [("begin_ns", np.int64), ("end_ns", np.int64), ("stage", np.int64), ("frame_id", np.int64), ("lane", np.int64)]
@@ -58,11 +59,11 @@ class _Ring:
 class Span:
     """One timed block. Recorded when it ends, by an exception too."""
 
-    __slots__ = ("_begin_ns", "_frame_id", "_now_ns", "_ring", "_stage")
+    __slots__ = ("_begin_ns", "_frame_id", "_now_ns", "_stage", "_write")
 
-    def __init__(self, spans: Spans, stage: int, frame_id: int) -> None:
-        self._now_ns = spans.now_ns
-        self._ring = spans.ring()
+    def __init__(self, now_ns: Callable[[], int], write: _Write, stage: int, frame_id: int) -> None:
+        self._now_ns = now_ns
+        self._write = write
         self._stage = stage
         self._frame_id = frame_id
 
@@ -72,7 +73,7 @@ class Span:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ring.write(self._begin_ns, self._now_ns(), self._stage, self._frame_id)
+        self._write(self._begin_ns, self._now_ns(), self._stage, self._frame_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +114,14 @@ class Spans:
     def span(self, stage: str, frame_id: int) -> Span:
         """A context manager. Raises ValueError for a stage that wasn't declared."""
         try:
-            return Span(self, self._stage_index[stage], frame_id)
+            return Span(self.now_ns, self._write(), self._stage_index[stage], frame_id)
         except KeyError:
             raise self._undeclared(stage) from None
 
     def record(self, stage: str, frame_id: int, begin_ns: int, end_ns: int) -> None:
         """A span measured elsewhere: a wait between two threads, say."""
         try:
-            self.ring().write(begin_ns, end_ns, self._stage_index[stage], frame_id)
+            self._write()(begin_ns, end_ns, self._stage_index[stage], frame_id)
         except KeyError:
             raise self._undeclared(stage) from None
 
@@ -139,13 +140,13 @@ class Spans:
         in_order = records[np.argsort(records["begin_ns"], kind="stable")]
         return SpanSnapshot(in_order, self.stages, sum(overwritten for _, overwritten in copies))
 
-    def ring(self) -> _Ring:
-        """The calling thread's ring."""
+    def _write(self) -> _Write:
+        """That of the calling thread's ring."""
         try:
-            ring: _Ring = self._thread.ring
+            write: _Write = self._thread.write
         except AttributeError:
-            ring = self._thread.ring = self._adopt_ring()
-        return ring
+            write = self._thread.write = self._adopt_ring().write
+        return write
 
     def _adopt_ring(self) -> _Ring:
         with self._adopting:

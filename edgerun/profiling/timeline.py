@@ -33,7 +33,8 @@ class Timeline:
 
     def rows(self) -> npt.NDArray[np.int64]:
         """A copy of the rows kept, shape (rows, columns)."""
-        return self._rows[: self._used].copy()
+        kept: npt.NDArray[np.int64] = self._rows[: self._used].copy()
+        return kept
 
     def __len__(self) -> int:
         return self._used

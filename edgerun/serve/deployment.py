@@ -9,9 +9,10 @@ from types import TracebackType
 
 from edgerun.clock import Clock
 from edgerun.device_profile import DeviceProfile
-from edgerun.errors import EngineError, ModelError
-from edgerun.infer.engine import EngineSlot
-from edgerun.infer.worker import WorkerEngine
+from edgerun.errors import EngineError
+from edgerun.infer.engine import EngineChoice, EngineSlot
+from edgerun.infer.select import load_engine
+from edgerun.infer.worker import WorkerOptions
 from edgerun.model_package import GraphFile, ModelPackage
 from edgerun.pipeline import Model, PipelineLimits
 from edgerun.v1 import stream_pb2 as pb
@@ -20,14 +21,9 @@ from edgerun.v1 import stream_pb2 as pb
 def choose_graph(package: ModelPackage, profile: DeviceProfile, precision: str | None) -> GraphFile:
     """The graph of the asked precision, or the first of the profile's preference that the package has.
 
-    Raises ModelError when an explicit choice isn't there: a precision is never swapped in silence.
+    Raises ModelError or ConfigError when there is none: a precision is never swapped in silence.
     """
-    wanted = [precision] if precision else list(profile.precisions)
-    for name in wanted:
-        if name in package.graphs:
-            return package.graph(name)
-    has = ", ".join(sorted(package.graphs))
-    raise ModelError(f"{package.name}: no graph for {' or '.join(wanted)}; the package has {has}. Choose one of them.")
+    return package.graph(precision or profile.precision_for(package.precisions))
 
 
 class Deployment:
@@ -44,7 +40,15 @@ class Deployment:
     ) -> None:
         self.profile = profile
         self.graph = choose_graph(package, profile, precision)
-        self._engine = WorkerEngine.start(package, self.graph, profile, clock, engine=engine)
+        choice = EngineChoice(engine="", graph=str(self.graph.path), threads=profile.threads.infer)
+        order = (engine,) if engine else profile.engines_for(self.graph.id)
+        worker = WorkerOptions(
+            hang_timeout_s=profile.worker.hang_timeout_ms / 1e3,
+            restart_backoff_s=profile.worker.restart_backoff_ms / 1e3,
+        )
+        loaded = load_engine(choice, order, package.inputs, package.outputs, worker=worker, clock=clock)
+        self._engine, self._engine_name = loaded.engine, loaded.name
+        self.passed_over = loaded.passed_over
         self.model = Model(package, self._engine)
         self.capacity = profile.limits.max_streams
         self._free: deque[EngineSlot] = deque(self._engine.slots(self.capacity), maxlen=self.capacity)
@@ -58,8 +62,8 @@ class Deployment:
     @property
     def limits(self) -> PipelineLimits:
         return PipelineLimits(
-            coded_units=self.profile.queues.coded_units,
-            decoded_frames=self.profile.queues.decoded_frames,
+            coded_units=self.profile.queues.answers,
+            decoded_frames=self.profile.slots.inbox,
             hang_timeout_s=self.profile.worker.hang_timeout_ms / 1e3,
         )
 
@@ -69,7 +73,7 @@ class Deployment:
 
     @property
     def default_deadline_ns(self) -> int:
-        return round(self.model.package.default.deadline_ms * 1e6)
+        return round(self.model.package.manifest.default.deadline_ms * 1e6)
 
     def lease_slot(self) -> EngineSlot | None:
         """A slot for one stream, or None when all are taken."""
@@ -86,8 +90,8 @@ class Deployment:
             model=package.name,
             model_version=package.version,
             model_sha256=self.graph.sha256,
-            precision=self.graph.id,
-            engine=self._engine.name,
+            precision=self.graph.id.split("-")[0],
+            engine=self._engine_name,
             deadline_ns=deadline_ns,
         )
 

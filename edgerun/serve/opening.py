@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import grpc
 
@@ -74,7 +75,7 @@ def _feed(message: pb.Open, deployment: Deployment) -> Feed:
         return RawDecoder(pixel_format, raw.width, raw.height, colour_from_wire(raw))
     coded = message.coded
     return VideoDecoder(
-        VideoFormat(codec=coded.codec, extradata=coded.extradata),
+        VideoFormat(coded.codec, coded.extradata, width=0, height=0, fps=Fraction(0), time_base=Fraction(1)),
         threads=deployment.profile.threads.decode,
         max_pixels=deployment.profile.limits.max_width * deployment.profile.limits.max_height,
     )

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from edgerun.source.scene_polyp import Polyp
+from edgerun.source.scene_growth import Foothold
+from edgerun.source.scene_polyp import Bytes, Map, Polyp
 
-Map = NDArray[np.float32]
+LABEL_REACH = 4.5  # radii ahead; beyond it a polyp is in the dark and isn't called visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,18 @@ class Pose:
     bend: tuple[float, float]  # of the tube ahead, radii per radius squared
     rotation: Map  # [3, 3]
     exposure: float  # factor on the light
+
+    def widening(self, z: Map, cos: Map, sin: Map) -> Map:
+        """Factor from distance off the tube's axis to distance off the line of view, `z` radii ahead of the camera.
+
+        A product, not a sum, so the line of view never leaves the tube; in the dark far end the tube closes.
+        """
+        ahead = np.maximum(z, 0)
+        curve = np.sign(z) * z * z / (1 + 0.25 * np.abs(z))
+        near = np.exp(-0.35 * ahead)
+        x, y = (bend * curve - offset * near for bend, offset in zip(self.bend, self.offset, strict=True))
+        closing = np.sqrt(np.maximum(1 - (ahead / 9) ** 2, 1e-3))
+        return np.asarray(closing * np.exp(x * cos + y * sin), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +74,27 @@ class Journey:
             "yaw": draw_wave(rng, 0.34, 6.5),
             "pitch": draw_wave(rng, 0.30, 7.5),
             "roll": draw_wave(rng, 0.5, 12.0),
-            "bend_x": draw_wave(rng, 0.05, 15.0),
-            "bend_y": draw_wave(rng, 0.05, 17.0),
+            "bend_x": draw_wave(rng, 0.06, 15.0),
+            "bend_y": draw_wave(rng, 0.06, 17.0),
             "light": draw_wave(rng, 0.16, 5.0),
         }
         self._aim = rng.uniform(0.5, 0.95)
+        curve, heading = rng.uniform(0.02, 0.16), rng.uniform(0, 2 * math.pi)
+        self._curve = (curve * math.cos(heading), curve * math.sin(heading))
         self._roll = rng.uniform(0, 2 * math.pi)
 
     def at(self, seconds: float) -> Pose:
         """The pose `seconds` after the start."""
         wave = {name: wave.at(seconds) for name, wave in self._waves.items()}
         swing = math.sin(2 * math.pi * seconds / self._period + self._phase)
-        # The cubic lingers before the first polyp (at z = 2), with a run past it and a retreat in each period.
-        z = 0.85 + self._drift * seconds + self._swing * (0.35 * swing + 0.65 * swing**3)
+        swing = 0.35 * swing + 0.65 * swing**3
+        # Lingers before the first polyp (at z = 2), runs past it and retreats half as far in each period.
+        z = 1.0 + self._drift * seconds + self._swing * swing * (0.75 + 0.25 * swing)
         offset = (wave["x"], wave["y"])
         yaw, pitch = self._aimed(z, offset, wave["yaw"], wave["pitch"])
+        bend = (self._curve[0] + wave["bend_x"], self._curve[1] + wave["bend_y"])
         rotation = _rotation(yaw, pitch, self._roll + wave["roll"])
-        return Pose(z, offset, (wave["bend_x"], wave["bend_y"]), rotation, math.exp(wave["light"]))
+        return Pose(z, offset, bend, rotation, math.exp(wave["light"]))
 
     def _aimed(self, z: float, offset: tuple[float, float], yaw: float, pitch: float) -> tuple[float, float]:
         """The look turned towards polyps within reach, as an endoscopist would."""
@@ -86,14 +102,30 @@ class Journey:
             ahead = self.ahead(polyp, z)
             weight = self._aim * math.exp(-(((ahead - 1.1) / 0.9) ** 4))
             lift = 1.0 - 0.5 * polyp.size
-            side = math.atan2(lift * math.cos(polyp.theta) - offset[0], max(ahead, 0.5))
-            down = math.atan2(lift * math.sin(polyp.theta) - offset[1], max(ahead, 0.5) / math.cos(side))
+            cos, sin = math.cos(polyp.theta), math.sin(polyp.theta)
+            lift = (1.0 - 0.5 * polyp.size) * math.exp(-offset[0] * cos - offset[1] * sin)
+            side = math.atan2(lift * cos, max(ahead, 0.5))
+            down = math.atan2(lift * sin, max(ahead, 0.5) / math.cos(side))
             yaw, pitch = yaw + weight * (side - yaw), pitch + weight * (down - pitch)
         return yaw, pitch
 
     def ahead(self, polyp: Polyp, z: float) -> float:
         """Radii from the camera at `z` to the polyp's foot, along the axis; in -2 to length - 2."""
         return (polyp.z - z + 2.0) % self._length - 2.0
+
+
+def foothold(pose: Pose, polyp: Polyp, ahead: float, foot: float) -> Foothold:
+    """Where a polyp stands whose foot is `foot` radii off the tube's axis, `ahead` of the camera."""
+    cos, sin = math.cos(polyp.theta), math.sin(polyp.theta)
+    wide = foot * float(pose.widening(np.float32(ahead), np.float32(cos), np.float32(sin)))
+    plain = np.array([[-sin, cos, 0], [0, 0, 1], [-cos, -sin, 0]], dtype=np.float32)
+    c, s = math.cos(polyp.turn), math.sin(polyp.turn)
+    turned = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], dtype=np.float32) @ plain
+    top = max(lobe.centre[2] + lobe.axes[2] for lobe in polyp.lobes)
+    room = math.hypot(wide, 0.7 * ahead) - 0.3
+    rising = max(0.02, min(1.0, (LABEL_REACH - ahead) / 0.8))  # so that nothing pops up in the dark
+    scale = max(0.2, min(1.0, room / top)) * rising
+    return Foothold(np.array([wide * cos, wide * sin, ahead], dtype=np.float32), turned, scale)
 
 
 def _rotation(yaw: float, pitch: float, roll: float) -> Map:
@@ -111,7 +143,7 @@ def ray_directions(width: int, height: int, half_angle: float) -> Map:
     return np.ascontiguousarray(np.dstack([x * lateral, y * lateral, np.cos(angle)]), dtype=np.float32)
 
 
-def aperture(rng: np.random.Generator, width: int, height: int) -> NDArray[np.uint8]:
+def aperture(rng: np.random.Generator, width: int, height: int) -> Bytes:
     """The lit part of the picture, 255 inside an octagon or circle and 0 outside, [height, width]."""
     octagonal, cut, boxed = rng.random() < 0.75, rng.uniform(0.14, 0.32), rng.random() < 0.2
     lit = np.zeros((height, width), dtype=np.uint8)

@@ -12,6 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Map = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+def as_map(values: object) -> Map:
+    """`values` as float32, without a copy where they are already: OpenCV's stubs don't say what they return."""
+    return np.asarray(values, dtype=np.float32)
+
+
+def as_bytes(values: object) -> Bytes:
+    """`values` as uint8, without a copy where they are already; fractions are cut off."""
+    return np.asarray(values).astype(np.uint8, copy=False)
 
 
 class PolypShape(enum.Enum):
@@ -41,7 +52,7 @@ class Polyp:
     lobes: tuple[Lobe, ...]
     stalk: Lobe | None  # of mucosa, so not part of the mask
     tint: tuple[float, float, float]  # added to ln(albedo) of R, G, B
-    relief: float  # roughness of the surface, radii
+    relief: float  # height of the lumps on its lobes, semi-axes
     mottle: float  # contrast of its own texture, in ln(albedo)
 
 
@@ -49,20 +60,18 @@ def plan_polyps(rng: np.random.Generator, length: float) -> tuple[Polyp, ...]:
     """One to three polyps: a first one near z = 2, and others next to it or half a tube away."""
     polyps = [_plan_polyp(rng, rng.uniform(0, 2 * math.pi), 2.0)]
     for _ in range(int(rng.choice([0, 1, 2], p=[0.35, 0.4, 0.25]))):
-        if rng.random() < 0.35:
-            place = 2.0 + rng.uniform(-0.4, 0.4)
-        else:
-            place = 2.0 + length / 2 + rng.uniform(-1.0, 1.0)
+        near = rng.random() < 0.35
+        place = 2.0 + (rng.uniform(-0.4, 0.4) if near else length / 2 + rng.uniform(-1.0, 1.0))
         polyps.append(_plan_polyp(rng, polyps[-1].theta + rng.uniform(1.3, 5.0), place))
     return tuple(polyps)
 
 
 def _plan_polyp(rng: np.random.Generator, theta: float, z: float) -> Polyp:
     shape = list(PolypShape)[int(rng.choice(4, p=[0.4, 0.25, 0.15, 0.2]))]
-    size = float(np.exp(rng.uniform(math.log(0.13), math.log(0.46))))
+    size = float(np.exp(rng.uniform(math.log(0.17), math.log(0.55))))
     if shape is PolypShape.PEDUNCULATED:
         size = max(0.13, 0.75 * size)
-    tints = ((-0.02, -0.25, -0.28), (0.10, 0.22, 0.26), (0.04, 0.02, 0.02), (-0.05, -0.42, -0.40), (0.06, 0.12, 0.02))
+    tints = ((-0.02, -0.25, -0.28), (0.06, 0.15, 0.17), (0.04, 0.02, 0.02), (-0.05, -0.42, -0.40), (0.06, 0.12, 0.02))
     tint = tints[int(rng.choice(5, p=[0.3, 0.25, 0.15, 0.15, 0.15]))]
     scaled = rng.uniform(0.7, 1.25)
     return Polyp(
@@ -74,8 +83,8 @@ def _plan_polyp(rng: np.random.Generator, theta: float, z: float) -> Polyp:
         lobes=_lobes(rng, shape, size),
         stalk=_stalk(rng, size) if shape is PolypShape.PEDUNCULATED else None,
         tint=(tint[0] * scaled, tint[1] * scaled, tint[2] * scaled),
-        relief=size * rng.uniform(0.01, 0.05),
-        mottle=rng.uniform(0.1, 0.6),
+        relief=rng.uniform(0.02, 0.06),
+        mottle=rng.uniform(0.04, 0.2),
     )
 
 
@@ -83,23 +92,25 @@ def _lobes(rng: np.random.Generator, shape: PolypShape, size: float) -> tuple[Lo
     stretch = rng.uniform(0.7, 1.0)
     match shape:
         case PolypShape.SESSILE:
-            return (Lobe((0, 0, 0.05 * size), (size, size * stretch, size * rng.uniform(0.5, 0.95))),)
+            return (Lobe((0, 0, 0.05 * size), (size, size * stretch, size * rng.uniform(0.7, 1.05))),)
         case PolypShape.PEDUNCULATED:
-            return (Lobe((0, 0, 0.85 * size), (size, size * stretch, size * rng.uniform(0.8, 1.0))),)
+            return (Lobe((0, 0, rng.uniform(0.9, 1.3) * size), (size, size * stretch, size * rng.uniform(0.8, 1.0))),)
         case PolypShape.FLAT:
             return (Lobe((0, 0, -0.1 * size), (1.2 * size, 1.2 * size * stretch, size * rng.uniform(0.28, 0.42))),)
         case PolypShape.LOBED:
-            return tuple(_satellite(rng, size) for _ in range(int(rng.integers(3, 7))))
+            core = Lobe((0, 0, 0.1 * size), (0.7 * size, 0.7 * size * stretch, 0.6 * size))
+            return (core, *(_satellite(rng, size) for _ in range(int(rng.integers(3, 7)))))
 
 
 def _satellite(rng: np.random.Generator, size: float) -> Lobe:
-    angle, far, small = rng.uniform(0, 2 * math.pi), rng.uniform(0.25, 0.62) * size, rng.uniform(0.4, 0.62) * size
-    return Lobe((far * math.cos(angle), far * math.sin(angle), rng.uniform(0, 0.45) * size), (small, small, 0.9 * small))
+    angle, far, small = rng.uniform(0, 2 * math.pi), rng.uniform(0.2, 0.52) * size, rng.uniform(0.38, 0.6) * size
+    return Lobe(
+        (far * math.cos(angle), far * math.sin(angle), rng.uniform(0, 0.45) * size), (small, small, 0.9 * small)
+    )
 
 
 def _stalk(rng: np.random.Generator, size: float) -> Lobe:
-    reach = rng.uniform(0.7, 1.5) * size
-    return Lobe((0.0, reach, 0.1 * size), (0.42 * size, 1.3 * reach, 0.55 * size))
+    return Lobe((0.0, 0.3 * size, 0.0), (0.42 * size, 0.7 * size, rng.uniform(0.7, 1.0) * size))
 
 
 def grow_polyp(radius: Map, polyp: Polyp, length: float, rng: np.random.Generator) -> tuple[Map, Map]:
@@ -117,11 +128,9 @@ def grow_polyp(radius: Map, polyp: Polyp, length: float, rng: np.random.Generato
     body = np.full_like(wall, np.inf)
     for lobe in polyp.lobes:
         body = _soft_min(body, _lobe_radius(lobe, polyp.turn, foot, across, along), 0.12 * polyp.size)
-    body = body + polyp.relief * lumps * (1 + 4 * (polyp.shape is PolypShape.FLAT))
-    if polyp.stalk is not None:
-        wall = _soft_min(wall, _lobe_radius(polyp.stalk, polyp.turn, foot, across, along), 0.25 * polyp.size)
+    body = body + 4 * polyp.relief * polyp.size * lumps
     label = np.clip(0.5 + (wall - body - 0.02 * polyp.size) / (0.12 * polyp.size), 0, 1).astype(np.float32)
-    label = cv2.GaussianBlur(label, (0, 0), 0.8)
+    label = as_map(cv2.GaussianBlur(label, (0, 0), 0.8))
     grown = np.maximum(_soft_min(wall, body, 0.10 * polyp.size), 0.12)
     back = (-shift[0], -shift[1])
     return np.roll(grown, back, axis=(0, 1)).astype(np.float32), np.roll(label, back, axis=(0, 1)).astype(np.float32)
@@ -145,7 +154,7 @@ def _lobe_radius(lobe: Lobe, turn: float, foot: float, across: Map, along: Map) 
     c = sum((start / axis) ** 2 for start, axis in zip(starts, lobe.axes, strict=True)) - 1.0
     inside = b * b - a * c
     hit = (-b - np.sqrt(np.maximum(inside, 0))) / a
-    return np.where((inside > 0) & (depth > 0), hit, np.float32(9.0)).astype(np.float32)
+    return as_map(np.where((inside > 0) & (depth > 0), hit, 9.0))
 
 
 def _soft_min(left: Map, right: Map, soft: float) -> Map:
@@ -155,14 +164,16 @@ def _soft_min(left: Map, right: Map, soft: float) -> Map:
 
 
 def paint_polyp(paint: Map, polyp: Polyp, length: float, label: Map) -> None:
-    """Tint `paint` (coded ln(albedo), in place) where `label` says polyp, near this polyp's foot, and set its mottle."""
+    """Tint `paint` (coded ln(albedo), in place) where `label` says polyp, around this foot, and set its mottle."""
     rows, columns = paint.shape[:2]
     reach = min(int(2.2 * polyp.size * columns / (2 * math.pi)) + 8, columns // 2 - 1)
     row, column = int(polyp.z / length * rows), int(polyp.theta / (2 * math.pi) * columns)
     at = np.ix_(np.arange(row - reach, row + reach) % rows, np.arange(column - reach, column + reach) % columns)
     mine = cv2.resize(label, (columns, rows), interpolation=cv2.INTER_LINEAR)[at]
     skin = np.clip(mine * 1.6 - 0.3, 0, 1)
+    patch = paint[at]
     rim = np.clip(1 - np.abs(mine - 0.5) * 2.2, 0, 1)
     for channel, (tint, edge) in enumerate(zip(polyp.tint, (0.05, 0.12, 0.12), strict=True)):
-        paint[(*at, channel)] += 64.0 * (skin * tint - edge * rim)
-    paint[(*at, 3)] = np.maximum(paint[(*at, 3)], 255.0 * polyp.mottle * skin)
+        patch[..., channel] += 64.0 * (skin * tint - edge * rim)
+    patch[..., 3] = np.maximum(patch[..., 3], 255.0 * polyp.mottle * skin)
+    paint[at] = patch

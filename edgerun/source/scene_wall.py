@@ -13,9 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgerun.source.scene_polyp import Polyp, grow_polyp, paint_polyp, plan_polyps
-
-Map = NDArray[np.float32]
+from edgerun.source.scene_polyp import Bytes, Map, Polyp, PolypShape, as_map, grow_polyp, paint_polyp, plan_polyps
 
 LENGTH = 12.0  # the tube repeats after this many radii
 SHAPE_SIZE = (768, 384)  # rows, columns of the maps of shape
@@ -29,10 +27,20 @@ class Wall:
     """Everything that doesn't change while the camera moves."""
 
     radius: Map  # [768, 384] distance of the lining from the axis
+    relief: Map  # [768, 384] ln(light) added: ridges catch more of it than pockets
     polyp: Map  # [768, 384] 0 on mucosa, 1 on a polyp, 0.5 at its border
-    paint: NDArray[np.uint8]  # [1920, 1024, 4] coded ln(albedo) of R, G, B; strength of the mottle
-    grain: NDArray[np.uint8]  # [1920, 1024, 2] wetness and mottle, 128 on average
+    paint: Bytes  # [1920, 1024, 4] coded ln(albedo) of R, G, B; strength of the mottle
+    grain: Bytes  # [1920, 1024, 4] wetness and mottle, 128 on average; nothing (OpenCV samples four at once)
     polyps: tuple[Polyp, ...]
+    feet: tuple[float, ...]  # distance of each polyp's foot from the axis
+    base: Map  # [3] coded ln(albedo) of the plain lining
+
+    def shape_maps(self, columns: int) -> tuple[Map, Map, Map]:
+        """Radius, relief and polyp at another number of columns."""
+        size = (columns, SHAPE_SIZE[0])
+        maps = (self.radius, self.relief, self.polyp)
+        radius, relief, polyp = (as_map(cv2.resize(m, size, interpolation=cv2.INTER_AREA)) for m in maps)
+        return radius, relief, polyp
 
 
 def wrapped_noise(rng: np.random.Generator, size: tuple[int, int], cell: int) -> Map:
@@ -56,14 +64,21 @@ def build_wall(rng: np.random.Generator) -> Wall:
     radius = _folded_tube(rng)
     polyps = plan_polyps(rng, LENGTH)
     label = np.zeros(SHAPE_SIZE, dtype=np.float32)
+    paint, base = _mucosa(rng)
     for polyp in polyps:
-        radius, own = grow_polyp(radius, polyp, LENGTH, rng)
-        label = np.maximum(label, own)
-    paint = _mucosa(rng)
+        if polyp.shape is PolypShape.FLAT:
+            radius, own = grow_polyp(radius, polyp, LENGTH, rng)
+            label = np.maximum(label, own)
+            paint_polyp(paint, polyp, LENGTH, label)
+    feet = tuple(_foot(radius, polyp) for polyp in polyps)
+    relief = _relief(radius)
     for polyp in polyps:
-        paint_polyp(paint, polyp, LENGTH, label)
+        if polyp.shape is not PolypShape.FLAT:
+            relief -= _contact(polyp)
     coded = np.clip(paint, 0, 255).astype(np.uint8)
-    return Wall(radius, label, cv2.GaussianBlur(coded, (3, 3), 0.6).astype(np.uint8), _grain(rng), polyps)
+    return Wall(
+        radius, relief, label, cv2.GaussianBlur(coded, (3, 3), 0.6).astype(np.uint8), _grain(rng), polyps, feet, base
+    )
 
 
 def _axes(size: tuple[int, int]) -> tuple[Map, Map]:
@@ -78,54 +93,95 @@ def _folded_tube(rng: np.random.Generator) -> Map:
     z, theta = _axes(SHAPE_SIZE)
     radius = 1.0 + 0.06 * octaves(rng, SHAPE_SIZE, 64, 3)
     radius += 0.07 * np.cos(3 * theta + rng.uniform(0, 2 * math.pi))  # three taeniae make the lumen triangular
-    place, depth = 0.0, rng.uniform(0.2, 0.42)
+    place, depth = 0.0, rng.uniform(0.25, 0.45)
     while place < LENGTH - 0.35:
-        radius -= _fold(rng, z, theta, place, depth)
+        _raise_fold(rng, radius, z, theta, place, depth)
         place += rng.uniform(0.5, 1.15)
-    return np.clip(radius, 0.3, None).astype(np.float32)
+    return as_map(np.clip(radius, 0.3, None))
 
 
-def _fold(rng: np.random.Generator, z: Map, theta: Map, place: float, depth: float) -> Map:
-    """How far one fold stands into the lumen, [rows, columns]."""
+def _raise_fold(rng: np.random.Generator, radius: Map, z: Map, theta: Map, place: float, depth: float) -> None:
+    """Take one fold that stands into the lumen off `radius`, in place."""
     middle, arc = rng.uniform(0, 2 * math.pi), rng.uniform(0.35, 1.0)
     waver = sum(rng.uniform(0, 0.09) * np.sin(k * theta + rng.uniform(0, 2 * math.pi)) for k in (1, 2, 3, 5))
-    away = np.mod(z - place - waver + LENGTH / 2, LENGTH) - LENGTH / 2
-    width = np.where(away > 0, rng.uniform(0.05, 0.1), rng.uniform(0.09, 0.2))
-    ridge = 1.0 / (1.0 + (away / width) ** 2) - 0.04
+    before, behind = np.float32(rng.uniform(0.09, 0.2)), np.float32(rng.uniform(0.05, 0.1))
+    reach = round(1.4 / LENGTH * len(z))  # rows: five widths and the waver
+    rows = np.arange(-reach, reach) + round(place / LENGTH * len(z))
+    away = as_map(z[0] + rows[:, None] * (z[1] - z[0]) - place - waver)
+    ridge = 1.0 / (1.0 + (away / np.where(away > 0, behind, before)) ** 2) - np.float32(0.04)
     crest = np.clip((np.cos(theta - middle) + 2 * arc - 1) / (2 * arc), 0, 1) ** 0.6
-    return np.asarray(depth * rng.uniform(0.5, 1.3) * crest * np.clip(ridge, 0, None), dtype=np.float32)
+    radius[rows % len(z)] -= depth * rng.uniform(0.5, 1.3) * crest * np.clip(ridge, 0, None)
 
 
-def _mucosa(rng: np.random.Generator) -> Map:
-    """Coded ln(albedo) of the lining without polyps and a mottle of 0, float [1920, 1024, 4]."""
-    green, blue = rng.uniform(0.36, 0.56), rng.uniform(0.52, 0.78)
+def _relief(radius: Map) -> Map:
+    """Ambient occlusion, as the height of each place over its surroundings of about 0.2 radii."""
+    margin = 40
+    padded = np.pad(radius, margin, mode="wrap")
+    around = cv2.GaussianBlur(padded, (0, 0), 12.0)[margin:-margin, margin:-margin]
+    return np.asarray(0.55 * np.tanh(4.0 * (around - radius)), dtype=np.float32)
+
+
+def _foot(radius: Map, polyp: Polyp) -> float:
+    """Distance from the axis of the wall under a polyp."""
+    row, column = int(polyp.z / LENGTH * SHAPE_SIZE[0]), int(polyp.theta / (2 * math.pi) * SHAPE_SIZE[1])
+    near = np.ix_(np.arange(row - 3, row + 4) % SHAPE_SIZE[0], np.arange(column - 3, column + 4) % SHAPE_SIZE[1])
+    return float(np.median(radius[near]))
+
+
+def _contact(polyp: Polyp) -> Map:
+    """The shade that a standing polyp throws on the wall around its foot, in ln(light)."""
+    z, theta = _axes(SHAPE_SIZE)
+    across = np.mod(theta - polyp.theta + math.pi, 2 * math.pi) - math.pi
+    far = np.sqrt(across**2 + (z - polyp.z) ** 2) / polyp.size
+    return np.asarray(0.7 * np.exp(-(np.maximum(far - 0.8, 0) ** 2) * 9), dtype=np.float32)
+
+
+def _mucosa(rng: np.random.Generator) -> tuple[Map, Map]:
+    """Coded ln(albedo) of the lining without polyps and a faint mottle, float [1920, 1024, 4]; its mean, [3]."""
+    green, blue = rng.uniform(0.37, 0.56), rng.uniform(0.58, 0.86)
     base = np.log([0.95, 0.95 * green, 0.95 * green * blue])
     patches = octaves(rng, PAINT_SIZE, 128, 4, 0.6)
-    fine = octaves(rng, PAINT_SIZE, 8, 3, 0.8) * rng.uniform(0.6, 1.4)
-    vessels = _vessels(rng) * rng.uniform(0.25, 1.1)
-    mucus = np.clip(octaves(rng, PAINT_SIZE, 64, 4, 0.55) - rng.uniform(1.2, 3.2), 0, 1)
-    paint = np.zeros((*PAINT_SIZE, 4), dtype=np.float32)
-    weights = ((0.05, 0.015, 0.16, 0.0), (0.11, 0.03, 0.50, 0.25), (0.13, 0.035, 0.42, -0.5))
+    fine = octaves(rng, PAINT_SIZE, 8, 3, 0.8) * rng.uniform(0.6, 1.5)
+    vessels = _vessels(rng) * rng.uniform(0.3, 1.4)
+    mucus = np.clip(octaves(rng, PAINT_SIZE, 64, 5, 0.65) - rng.uniform(1.2, 4.2), 0, 1.5)
+    paint = np.full((*PAINT_SIZE, 4), 14, dtype=np.float32)  # mucosa has a faint mottle, too
+    weights = ((0.06, 0.02, 0.16, 0.02), (0.13, 0.045, 0.50, 0.16), (0.15, 0.05, 0.42, -0.35))
     for channel, (patch, grain, vessel, slime) in enumerate(weights):
         log_albedo = base[channel] + patch * patches + grain * fine - vessel * vessels + slime * mucus
         paint[..., channel] = LOG_ALBEDO_OFFSET + LOG_ALBEDO_SCALE * log_albedo
-    return paint
+    _blow_bubbles(rng, paint)
+    return paint, np.asarray(LOG_ALBEDO_OFFSET + LOG_ALBEDO_SCALE * base, dtype=np.float32)
 
 
-def _grain(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Wetness (where glints sit) and mottle (pits and gyri of polyps), [1920, 1024, 2]."""
-    drops = octaves(rng, PAINT_SIZE, 16, 3, 0.85)
-    wet = drops + 1.3 * octaves(rng, PAINT_SIZE, 128, 2)
-    cell = int(rng.choice([8, 16]))
-    mottle = np.tanh(1.5 * (octaves(rng, PAINT_SIZE, cell, 2, 0.7) - wrapped_noise(rng, PAINT_SIZE, 4 * cell)))
-    return np.clip(np.dstack([128 + 26 * wet, 128 + 64 * mottle]), 0, 255).astype(np.uint8)
+def _blow_bubbles(rng: np.random.Generator, paint: Map) -> None:
+    """Draw clusters of small foam bubbles into `paint`: pale rims, a darker film and a bright dot."""
+    for _ in range(int(rng.integers(0, 5))):
+        middle = rng.uniform((80, 80), (PAINT_SIZE[1] - 80, PAINT_SIZE[0] - 80))
+        for _ in range(int(rng.integers(5, 30))):
+            x, y = (int(v) for v in middle + rng.normal(0, 22, 2))
+            size = int(rng.integers(2, 8))
+            cv2.circle(paint, (x, y), size, (214, 190, 182, 0), -1, cv2.LINE_AA)
+            cv2.circle(paint, (x, y), size, (232, 212, 204, 0), 1, cv2.LINE_AA)
+            cv2.circle(paint, (x - size // 3, y - size // 3), 1, (255, 255, 255, 0), -1, cv2.LINE_AA)
+
+
+def _grain(rng: np.random.Generator) -> Bytes:
+    """Wetness (where glints sit) and mottle (pits and gyri of polyps), [1920, 1024, 4]."""
+    drops = 0.55 * octaves(rng, PAINT_SIZE, 16, 3, 1.0)
+    wet = drops + 0.9 * octaves(rng, PAINT_SIZE, 128, 2)
+    cell = int(rng.choice([4, 8]))
+    mottle = np.tanh(0.6 * (octaves(rng, PAINT_SIZE, cell, 2, 0.7) - wrapped_noise(rng, PAINT_SIZE, 4 * cell)))
+    grain = np.zeros((*PAINT_SIZE, 4), dtype=np.uint8)
+    grain[..., 0] = np.clip(128 + 30 * wet, 0, 255)
+    grain[..., 1] = np.clip(128 + 72 * mottle, 0, 255)
+    return grain
 
 
 def _vessels(rng: np.random.Generator) -> Map:
     """Branching vessels, 0 to about 1, [1920, 1024]: drawn on a canvas with a margin that is folded back."""
     margin = 256
     canvas = np.zeros((PAINT_SIZE[0] + 2 * margin, PAINT_SIZE[1] + 2 * margin), dtype=np.uint8)
-    for _ in range(int(rng.integers(14, 40))):
+    for _ in range(int(rng.integers(25, 80))):
         start = rng.uniform((margin, margin), (canvas.shape[1] - margin, canvas.shape[0] - margin))
         _branch(rng, canvas, start, rng.uniform(0, 2 * math.pi), int(rng.integers(2, 5)))
     folded = canvas[margin:-margin].copy()
@@ -134,10 +190,10 @@ def _vessels(rng: np.random.Generator) -> Map:
     inner = folded[:, margin:-margin].copy()
     np.maximum(inner[:, :margin], folded[:, -margin:], out=inner[:, :margin])
     np.maximum(inner[:, -margin:], folded[:, :margin], out=inner[:, -margin:])
-    return cv2.GaussianBlur(inner, (0, 0), 1.2).astype(np.float32) / 255
+    return as_map(cv2.GaussianBlur(inner, (0, 0), 1.2) / np.float32(255))
 
 
-def _branch(rng: np.random.Generator, canvas: NDArray[np.uint8], start: Map, heading: float, width: int) -> None:
+def _branch(rng: np.random.Generator, canvas: Bytes, start: NDArray[np.float64], heading: float, width: int) -> None:
     """Draw one vessel as a wandering line that thins and forks."""
     steps = int(rng.integers(8, 18))
     headings = heading + np.cumsum(rng.normal(0, 0.28, steps))

@@ -11,8 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgerun.source.synthetic import SyntheticScene
+
 Image = NDArray[np.uint8]
 MASK_THRESHOLD = 128  # Kvasir-SEG's masks are JPEGs
+EVALUATION_SEEDS = 1000
 STORED_SIDE = 448  # training images are kept at this longer side: above the network's 320, below the disk's
 
 
@@ -49,6 +52,27 @@ def shrink(sample: Sample) -> Sample:
     image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA)
     mask = cv2.resize(sample.mask, size, interpolation=cv2.INTER_AREA)
     return Sample(sample.name, image.astype(np.uint8), mask.astype(np.uint8))
+
+
+def synthetic_samples(count: int) -> list[Sample]:
+    """One frame of each of the scenes seeded 0 to count - 1, of every third one a frame without polyp if it has one.
+
+    Seeds from 1000 up are for evaluation.
+    """
+    if count > EVALUATION_SEEDS:
+        raise ValueError(f"{count} synthetic scenes; seeds from {EVALUATION_SEEDS} up are kept for evaluation")
+    return [_synthetic_sample(seed) for seed in range(count)]
+
+
+def _synthetic_sample(seed: int) -> Sample:
+    rng = np.random.default_rng(seed)
+    width = int(rng.choice([STORED_SIDE, STORED_SIDE * 9 // 10]))
+    scene = SyntheticScene(width, STORED_SIDE * 9 // 16 if seed % 2 else STORED_SIDE * 3 // 4, fps=1.0, seed=seed)
+    for index in rng.permutation(40):
+        frame = scene.frame(int(index))
+        if (np.count_nonzero(frame.mask) > frame.mask.size // 200) == (seed % 3 != 0):
+            break
+    return Sample(f"synthetic-{seed}", frame.image, frame.mask)
 
 
 def random_view(sample: Sample, side: int, rng: np.random.Generator, polyp_free: float = 0.06) -> tuple[Image, Image]:

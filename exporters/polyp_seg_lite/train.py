@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from exporters.polyp_seg_lite.dataset import Image, Sample, random_view, read_split, shrink
+from exporters.polyp_seg_lite.dataset import Image, Sample, random_view, read_split, shrink, synthetic_samples
 from exporters.polyp_seg_lite.network import PolypSegLite
 from exporters.polyp_seg_lite.pretrained import load_shufflenet, pour_shufflenet
 
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pretrained", type=Path, help="FastestDet's shufflenetv2.pth")
     parser.add_argument("--resume", type=Path, help="start from these weights of this network")
-    parser.add_argument("--synthetic", type=int, default=0, help="synthetic frames added to each epoch")
+    parser.add_argument("--synthetic", type=int, default=0, help="synthetic scenes added to the training images")
     parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1.5e-3)
@@ -116,6 +116,7 @@ def main() -> None:
     torch.manual_seed(0)
     cv2.setNumThreads(1)
     train = [shrink(s) for s in read_split(args.data, "train")]
+    train += synthetic_samples(args.synthetic)
     test = read_split(args.data, "val")
     network = PolypSegLite()
     if args.pretrained:

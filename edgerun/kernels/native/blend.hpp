@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// Alpha blending of marked pixels, in place. Rows are walked as runs of equal marks: unmarked runs cost a scan of the
-// marks, marked runs one multiply-add per byte; the mark is never widened to the pixel's bytes.
+// Alpha blending of marked pixels, in place. A row is walked in blocks: unmarked ones cost a look at their marks, evenly
+// marked ones a multiply-add per byte, mixed ones choose the factors per byte. Walking exact runs instead is slower:
+// their ends can't be predicted.
 #pragma once
 
 #include "portable.hpp"
 
 namespace edgerun {
 
-constexpr int32_t kPattern = 96;       // a multiple of 1, 2 and 3 bytes per pixel, and of every vector length
+constexpr int32_t kMarkBlock = 64;     // pixels
+constexpr int32_t kPattern = 3 * kMarkBlock;
 constexpr int32_t kChromaChunk = 512;  // chroma marks worked out at a time, on the stack
 
 // new = (old * keep + add) >> 8 with keep = 256 - alpha, add = colour * alpha + 128: at most 65408, exact in uint16.
-struct Tint {
+// The addends of a block's bytes, which repeat with the pixel: those at even places, then those at odd ones.
+struct alignas(64) Tint {
+  uint16_t add_even[kPattern / 2];
+  uint16_t add_odd[kPattern / 2];
   uint16_t keep;
-  uint16_t add[kPattern];  // the pixel's bytes, repeated
 };
 
 struct Marks {
@@ -26,60 +30,91 @@ struct Plane {
   uint8_t* data;
   int64_t stride;
   int32_t width, height;  // in pixels
-  int32_t pixel_bytes;
 };
 
 EDGERUN_HD EDGERUN_INLINE uint8_t blend_byte(uint8_t old, uint16_t keep, uint16_t add) {
   return static_cast<uint8_t>(static_cast<uint16_t>(old * keep + add) >> 8);
 }
 
-EDGERUN_INLINE void blend_run(uint8_t* pixels, int64_t bytes, const Tint& tint) {
-  for (; bytes >= kPattern; bytes -= kPattern, pixels += kPattern) {
-    for (int32_t i = 0; i < kPattern; ++i) pixels[i] = blend_byte(pixels[i], tint.keep, tint.add[i]);
+// Both bytes of a pair are blended in 16-bit lanes of their own, so nothing is widened and narrowed again.
+template <int BYTES>
+EDGERUN_INLINE void blend_even_block(const uint8_t* from, const Tint& EDGERUN_RESTRICT tint, uint8_t* to) {
+  const BytePair* source = reinterpret_cast<const BytePair*>(from);
+  BytePair* target = reinterpret_cast<BytePair*>(to);
+  const uint16_t keep = tint.keep;
+  for (int i = 0; i < kMarkBlock * BYTES / 2; ++i) {
+    const uint16_t pair = source[i];
+    const uint16_t even = static_cast<uint16_t>((pair & 0xff) * keep + tint.add_even[i]);
+    const uint16_t odd = static_cast<uint16_t>((pair >> 8) * keep + tint.add_odd[i]);
+    target[i] = static_cast<uint16_t>((even >> 8) | (odd & 0xff00));
   }
-  for (int64_t i = 0; i < bytes; ++i) pixels[i] = blend_byte(pixels[i], tint.keep, tint.add[i]);
 }
 
-EDGERUN_INLINE uint64_t load_8(const uint8_t* bytes) {
-  uint64_t word;
-  memcpy(&word, bytes, sizeof word);
-  return word;
+// Blends the whole block both ways, then chooses per byte.
+template <int BYTES>
+EDGERUN_INLINE void blend_mixed_block(uint8_t* EDGERUN_RESTRICT pixels, const uint8_t* EDGERUN_RESTRICT marks,
+                                      const Tint& fill, const Tint& contour) {
+  alignas(64) uint8_t filled[kMarkBlock * BYTES], contoured[kMarkBlock * BYTES], wide[kMarkBlock * BYTES];
+  for (int i = 0; i < kMarkBlock; ++i) {
+    for (int c = 0; c < BYTES; ++c) wide[i * BYTES + c] = marks[i];
+  }
+  blend_even_block<BYTES>(pixels, fill, filled);
+  blend_even_block<BYTES>(pixels, contour, contoured);
+  for (int i = 0; i < kMarkBlock * BYTES; ++i) {
+    const uint8_t marked = wide[i] == 1 ? filled[i] : contoured[i];
+    pixels[i] = wide[i] == 0 ? pixels[i] : marked;
+  }
 }
 
-// First index after x whose mark differs from that at x.
-EDGERUN_INLINE int32_t end_of_run(const uint8_t* marks, int32_t x, int32_t width) {
-  const uint8_t mark = marks[x];
+typedef uint64_t Words __attribute__((vector_size(32), aligned(1), may_alias));
+
+EDGERUN_INLINE bool is_even(const uint8_t* marks, uint8_t mark) {
   const uint64_t same = mark * 0x0101010101010101u;
-  ++x;
-  for (; x + 32 <= width; x += 32) {
-    const uint64_t a = load_8(marks + x) ^ same, b = load_8(marks + x + 8) ^ same;
-    const uint64_t c = load_8(marks + x + 16) ^ same, d = load_8(marks + x + 24) ^ same;
-    if ((a | b | c | d) != 0) break;
-  }
-  for (; x + 8 <= width; x += 8) {
-    const uint64_t difference = load_8(marks + x) ^ same;
-    if (difference != 0) return x + (__builtin_ctzll(difference) >> 3);  // little-endian, as x86 and ARM run Linux
-  }
-  while (x < width && marks[x] == mark) ++x;
-  return x;
+  const Words* words = reinterpret_cast<const Words*>(marks);
+  Words difference = words[0] ^ same;
+  for (int i = 1; i < kMarkBlock / 32; ++i) difference |= words[i] ^ same;
+  return (difference[0] | difference[1] | difference[2] | difference[3]) == 0;
 }
 
-EDGERUN_INLINE void blend_row(uint8_t* row, int32_t pixel_bytes, const uint8_t* marks, int32_t width,
-                              const Tint& fill, const Tint& contour) {
-  for (int32_t x = 0; x < width;) {
-    const int32_t end = end_of_run(marks, x, width);
-    if (marks[x] != 0) {
-      blend_run(row + static_cast<int64_t>(x) * pixel_bytes, static_cast<int64_t>(end - x) * pixel_bytes,
-                marks[x] == 1 ? fill : contour);
-    }
-    x = end;
+template <int BYTES>
+EDGERUN_INLINE void blend_block(uint8_t* pixels, const uint8_t* marks, const Tint& fill, const Tint& contour) {
+  const uint8_t mark = marks[0];
+  if (!is_even(marks, mark)) return blend_mixed_block<BYTES>(pixels, marks, fill, contour);
+  if (mark != 0) blend_even_block<BYTES>(pixels, mark == 1 ? fill : contour, pixels);
+}
+
+// What is left of a row is done as the block that ends with it, the pixels done before taken as unmarked.
+template <int BYTES>
+EDGERUN_INLINE void blend_last_block(uint8_t* pixels, const uint8_t* marks, int32_t done, const Tint& fill,
+                                     const Tint& contour) {
+  uint8_t left[kMarkBlock];
+  for (int i = 0; i < kMarkBlock; ++i) {
+    const uint8_t place = static_cast<uint8_t>(i), is_left = place >= static_cast<uint8_t>(done);
+    left[i] = static_cast<uint8_t>(marks[i] & -is_left);
+  }
+  blend_block<BYTES>(pixels, left, fill, contour);
+}
+
+template <int BYTES>
+EDGERUN_INLINE void blend_row(uint8_t* row, const uint8_t* marks, int32_t width, const Tint& fill,
+                              const Tint& contour) {
+  int32_t x = 0;
+  for (; x + kMarkBlock <= width; x += kMarkBlock) blend_block<BYTES>(row + x * BYTES, marks + x, fill, contour);
+  if (x == width) return;
+  const int32_t last = width - kMarkBlock;
+  if (last >= 0) return blend_last_block<BYTES>(row + last * BYTES, marks + last, x - last, fill, contour);
+  for (; x < width; ++x) {
+    if (marks[x] == 0) continue;
+    const Tint& tint = marks[x] == 1 ? fill : contour;
+    for (int c = 0; c < BYTES; ++c) row[x * BYTES + c] = blend_byte(row[x * BYTES + c], tint.keep, c == 1 ? tint.add_odd[0] : tint.add_even[c / 2]);
   }
 }
 
+template <int BYTES>
 EDGERUN_INLINE void blend_plane(const Plane& plane, const Marks& marks, const Tint& fill, const Tint& contour) {
-  uint8_t* first = plane.data + marks.y * plane.stride + static_cast<int64_t>(marks.x) * plane.pixel_bytes;
+  uint8_t* first = plane.data + marks.y * plane.stride + static_cast<int64_t>(marks.x) * BYTES;
   for (int32_t y = 0; y < marks.height; ++y) {
-    blend_row(first + y * plane.stride, plane.pixel_bytes, marks.data + y * marks.stride, marks.width, fill, contour);
+    blend_row<BYTES>(first + y * plane.stride, marks.data + y * marks.stride, marks.width, fill, contour);
   }
 }
 
@@ -102,7 +137,7 @@ EDGERUN_HD EDGERUN_INLINE Span covered_chroma(int32_t start, int32_t size, int32
 
 // Marks of `count` chroma samples from column `begin`; `picture` is the luma width.
 EDGERUN_INLINE void chroma_marks_row(const uint8_t* upper, const uint8_t* lower, int32_t begin, int32_t count,
-                                     const Marks& marks, int32_t picture, uint8_t* out) {
+                                     const Marks& marks, int32_t picture, uint8_t* EDGERUN_RESTRICT out) {
   const bool odd_edge = 2 * (begin + count) > picture;
   const int32_t pairs = odd_edge ? count - 1 : count;
   upper += 2 * begin - marks.x;
@@ -113,9 +148,10 @@ EDGERUN_INLINE void chroma_marks_row(const uint8_t* upper, const uint8_t* lower,
   if (odd_edge) out[pairs] = chroma_mark(upper[2 * pairs], upper[2 * pairs], lower[2 * pairs], lower[2 * pairs]);
 }
 
-// `chroma`: one plane (NV12) or two (I420). `luma` gives the picture's size; tints come in pairs fill, contour.
-EDGERUN_INLINE void blend_chroma(const Plane& luma, const Plane* chroma, int32_t planes, const Marks& marks,
-                                 const Tint* fill, const Tint* contour) {
+// BYTES of a chroma pixel: 2 for NV12's one plane, 1 for I420's two. `luma` gives the picture's size; tints come in pairs fill, contour.
+template <int BYTES>
+EDGERUN_INLINE void blend_chroma(const Plane& luma, const Plane* chroma, const Marks& marks, const Tint* fill,
+                                 const Tint* contour) {
   const Span columns = covered_chroma(marks.x, marks.width, luma.width);
   const Span rows = covered_chroma(marks.y, marks.height, luma.height);
   uint8_t row_marks[kChromaChunk];
@@ -125,12 +161,24 @@ EDGERUN_INLINE void blend_chroma(const Plane& luma, const Plane* chroma, int32_t
     for (int32_t x = columns.begin; x < columns.end; x += kChromaChunk) {
       const int32_t left = columns.end - x, count = left < kChromaChunk ? left : kChromaChunk;
       chroma_marks_row(upper, lower, x, count, marks, luma.width, row_marks);
-      for (int32_t p = 0; p < planes; ++p) {
-        uint8_t* row = chroma[p].data + y * chroma[p].stride + static_cast<int64_t>(x) * chroma[p].pixel_bytes;
-        blend_row(row, chroma[p].pixel_bytes, row_marks, count, fill[p], contour[p]);
+      for (int p = 0; p < 3 - BYTES; ++p) {
+        uint8_t* row = chroma[p].data + y * chroma[p].stride + static_cast<int64_t>(x) * BYTES;
+        blend_row<BYTES>(row, row_marks, count, fill[p], contour[p]);
       }
     }
   }
+}
+
+// Every plane of a picture; `chroma_bytes` is 0 where there is no chroma plane.
+EDGERUN_INLINE void blend_picture(const Plane* planes, int32_t luma_bytes, int32_t chroma_bytes, const Marks& marks,
+                                  const Tint* fill, const Tint* contour) {
+  if (luma_bytes == 3) {
+    blend_plane<3>(planes[0], marks, fill[0], contour[0]);
+  } else {
+    blend_plane<1>(planes[0], marks, fill[0], contour[0]);
+  }
+  if (chroma_bytes == 1) blend_chroma<1>(planes[0], planes + 1, marks, fill + 1, contour + 1);
+  if (chroma_bytes == 2) blend_chroma<2>(planes[0], planes + 1, marks, fill + 1, contour + 1);
 }
 
 }  // namespace edgerun

@@ -23,10 +23,9 @@ EDGERUN_CLONES void resize_pack(const Resize& op, const Rows* planes, uint8_t* o
   resize_pack_rows(op, planes, out);
 }
 
-EDGERUN_CLONES void blend_planes(const Plane* planes, int32_t chroma_planes, const Marks& marks, const Tint* fill,
-                                 const Tint* contour) {
-  blend_plane(planes[0], marks, fill[0], contour[0]);
-  if (chroma_planes > 0) blend_chroma(planes[0], planes + 1, chroma_planes, marks, fill + 1, contour + 1);
+EDGERUN_CLONES void blend_planes(const Plane* planes, int32_t luma_bytes, int32_t chroma_bytes, const Marks& marks,
+                                 const Tint* fill, const Tint* contour) {
+  blend_picture(planes, luma_bytes, chroma_bytes, marks, fill, contour);
 }
 
 EDGERUN_CLONES void threshold(const Grid& grid, const Window& out) { threshold_window(grid, out); }
@@ -40,31 +39,44 @@ using Weights = nb::ndarray<const uint16_t, nb::ndim<2>, nb::c_contig, nb::devic
 
 Rows rows_of(const Pixels& plane) { return {plane.data(), plane.stride(0)}; }
 
-// Owns a tap table. Columns are widened with zero weights to a tap count that has its own unrolled loop; the line
-// buffer is as much longer.
 struct OwnedTaps {
   std::vector<int32_t> start;
   std::vector<uint16_t> weight;
   int32_t taps;
 
-  OwnedTaps(const Starts& starts, const Weights& weights, int32_t widened)
-      : start(starts.data(), starts.data() + starts.shape(0)), weight(starts.shape(0) * widened), taps(widened) {
-    const size_t given = weights.shape(1);
-    for (size_t i = 0; i < start.size(); ++i) {
-      for (size_t t = 0; t < given; ++t) weight[i * widened + t] = weights.data()[i * given + t];
-    }
-  }
+  OwnedTaps(const Starts& starts, const Weights& weights)
+      : start(starts.data(), starts.data() + starts.size()),
+        weight(weights.data(), weights.data() + weights.size()),
+        taps(static_cast<int32_t>(weights.shape(1))) {}
 
   Taps view() const { return {start.data(), weight.data(), static_cast<int32_t>(start.size()), taps}; }
 };
 
-int32_t widened(const Weights& weights) {
-  const auto taps = static_cast<int32_t>(weights.shape(1));
-  return taps <= 2 ? taps : (taps + 3) / 4 * 4;
+int32_t rounded_up(size_t value, int32_t multiple) {
+  return (static_cast<int32_t>(value) + multiple - 1) / multiple * multiple;
 }
 
-int32_t as_given(const Weights& weights) { return static_cast<int32_t>(weights.shape(1)); }
+// The table in the layout of ColumnTaps.
+struct OwnedColumnTaps {
+  int32_t size, padded_size, taps;
+  std::vector<int32_t> start;
+  std::vector<uint16_t> weight;
 
+  OwnedColumnTaps(const Starts& starts, const Weights& weights)
+      : size(static_cast<int32_t>(starts.size())),
+        padded_size(rounded_up(starts.size(), kBlock)),
+        taps(weights.shape(1) <= 2 ? 2 : weights.shape(1) <= 4 ? 4 : rounded_up(weights.shape(1), 8)),
+        start(padded_size),
+        weight(static_cast<size_t>(padded_size) * taps) {
+    const size_t given = weights.shape(1);
+    for (int32_t i = 0; i < size; ++i) {
+      start[i] = starts.data()[i];
+      for (size_t t = 0; t < given; ++t) weight[t * padded_size + i] = weights.data()[i * given + t];
+    }
+  }
+
+  ColumnTaps view() const { return {start.data(), weight.data(), size, padded_size, taps}; }
+};
 
 // Everything a stream of equal frames needs, allocated once. Not for two threads at a time: they'd share the scratch.
 class ResizePack {
@@ -73,18 +85,20 @@ class ResizePack {
              uint8_t pad, bool interleaved, bool bgr, std::array<int32_t, 6> colour, Starts x_start, Weights x_weight,
              Starts y_start, Weights y_weight, Starts chroma_x_start, Weights chroma_x_weight, Starts chroma_y_start,
              Weights chroma_y_weight)
-      : x_(x_start, x_weight, widened(x_weight)),
-        y_(y_start, y_weight, as_given(y_weight)),
-        chroma_x_(chroma_x_start, chroma_x_weight, widened(chroma_x_weight)),
-        chroma_y_(chroma_y_start, chroma_y_weight, as_given(chroma_y_weight)),
-        line_(3 * (static_cast<size_t>(width) + x_.taps + chroma_x_.taps) + 64),
-        lanes_(3 * x_.start.size()) {
-    const size_t lane = x_.start.size();
+      : x_(x_start, x_weight),
+        chroma_x_(chroma_x_start, chroma_x_weight),
+        y_(y_start, y_weight),
+        chroma_y_(chroma_y_start, chroma_y_weight),
+        line_(3 * (static_cast<size_t>(width) + kMaxTapPadding)),
+        lines_(line_.size()),
+        lanes_(3 * static_cast<size_t>(x_.padded_size)) {
+    uint16_t* lane = lanes_.data();
     op_ = {static_cast<Format>(format), width, (width + 1) / 2, out_size[0], out_size[1], offset[0], offset[1], pad,
            interleaved, bgr,
            {colour[0], colour[1], colour[2], colour[3], colour[4], colour[5]},
-           x_.view(), y_.view(), chroma_x_.view(), chroma_y_.view(), line_.data(),
-           {lanes_.data(), lanes_.data() + lane, lanes_.data() + 2 * lane}};
+           x_.view(), chroma_x_.view(), y_.view(), chroma_y_.view(),
+           line_.data(), lines_.data(), width + kMaxTapPadding,
+           {lane, lane + x_.padded_size, lane + 2 * x_.padded_size}};
   }
 
   ResizePack(const ResizePack&) = delete;
@@ -97,15 +111,18 @@ class ResizePack {
   }
 
  private:
-  OwnedTaps x_, y_, chroma_x_, chroma_y_;
-  std::vector<uint16_t> line_, lanes_;
+  OwnedColumnTaps x_, chroma_x_;
+  OwnedTaps y_, chroma_y_;
+  std::vector<uint16_t> line_, lines_, lanes_;
   Resize op_;
 };
 
 Tint tint_of(const uint8_t* pixel, int32_t pixel_bytes, int32_t alpha) {
   Tint tint;
   tint.keep = static_cast<uint16_t>(256 - alpha);
-  for (int32_t i = 0; i < kPattern; ++i) tint.add[i] = static_cast<uint16_t>(pixel[i % pixel_bytes] * alpha + 128);
+  for (int32_t i = 0; i < kPattern; ++i) {
+    (i % 2 == 0 ? tint.add_even : tint.add_odd)[i / 2] = static_cast<uint16_t>(pixel[i % pixel_bytes] * alpha + 128);
+  }
   return tint;
 }
 
@@ -120,7 +137,7 @@ void blend(const std::vector<MutablePixels>& arrays, std::array<int32_t, 3> pixe
   for (int32_t p = 0; p < count; ++p) {
     const MutablePixels& a = arrays[p];
     const int32_t bytes = pixel_bytes[p];
-    planes[p] = {a.data(), a.stride(0), static_cast<int32_t>(a.shape(1)), static_cast<int32_t>(a.shape(0)), bytes};
+    planes[p] = {a.data(), a.stride(0), static_cast<int32_t>(a.shape(1)), static_cast<int32_t>(a.shape(0))};
     fills[p] = tint_of(&fill[component], bytes, fill_alpha);
     contours[p] = tint_of(&contour[component], bytes, contour_alpha);
     component += bytes;
@@ -128,7 +145,7 @@ void blend(const std::vector<MutablePixels>& arrays, std::array<int32_t, 3> pixe
   const Marks window = {marks.data(), marks.stride(0), corner[0], corner[1], static_cast<int32_t>(marks.shape(1)),
                         static_cast<int32_t>(marks.shape(0))};
   nb::gil_scoped_release release;
-  blend_planes(planes, count - 1, window, fills, contours);
+  blend_planes(planes, pixel_bytes[0], pixel_bytes[1], window, fills, contours);
 }
 
 void threshold_into(const nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>& logits,

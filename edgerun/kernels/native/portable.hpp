@@ -20,8 +20,14 @@ typedef unsigned long long uint64_t;
 #define EDGERUN_HD
 #endif
 
+#define EDGERUN_RESTRICT __restrict__  // without it the compiler won't vectorise a loop that stores bytes
+
 // Row loops must be inlined into each clone below, or they would run with the baseline instruction set.
 #define EDGERUN_INLINE inline __attribute__((always_inline))
+
+// Two neighbouring samples as one number, wherever they lie: the earlier one is the low half (little-endian, as x86 and
+// ARM run Linux).
+typedef uint16_t __attribute__((may_alias, aligned(1))) BytePair;
 
 // One body, several instruction sets, chosen when the module is loaded (needs GNU ifunc). Elsewhere -O3 is all:
 // on ARM that already means NEON. EDGERUN_X86_LEVEL caps the level, so that tests can run the lesser clones.

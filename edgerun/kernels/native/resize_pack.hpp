@@ -24,8 +24,21 @@ struct Taps {
   int32_t taps;
 };
 
+// The same for columns, laid out for whole blocks: weight[t * padded_size + i]; 2, 4 or a multiple of 8 taps. Padding
+// has weight 0 and stays within kMaxTapPadding samples past the line's end.
+struct ColumnTaps {
+  const int32_t* start;
+  const uint16_t* weight;
+  int32_t size, padded_size;
+  int32_t taps;
+};
+
+constexpr int kBlock = 64;
+constexpr int kMaxTapPadding = 8;
+
 template <int N>
-EDGERUN_INLINE void mix_fixed_rows(Rows rows, const uint16_t* weight, int32_t bytes, bool add, uint16_t* line) {
+EDGERUN_INLINE void mix_fixed_rows(Rows rows, const uint16_t* weight, int32_t bytes, bool add,
+                                   uint16_t* EDGERUN_RESTRICT line) {
   for (int32_t i = 0; i < bytes; ++i) {
     uint16_t sum = add ? line[i] : 0;
     for (int t = 0; t < N; ++t) sum += static_cast<uint16_t>(weight[t] * rows.data[t * rows.stride + i]);
@@ -53,31 +66,50 @@ EDGERUN_INLINE void mix_rows(Rows plane, const Taps& taps, int32_t row, int32_t 
   }
 }
 
-template <int STEP, int N>
-EDGERUN_INLINE void mix_fixed_columns(const uint16_t* line, const Taps& taps, int32_t count, uint16_t* out) {
-  const int32_t n = N > 0 ? N : count;
-  for (int32_t x = 0; x < taps.size; ++x) {
-    const uint16_t* source = line + static_cast<int64_t>(taps.start[x]) * STEP;
-    const uint16_t* weight = taps.weight + static_cast<int64_t>(x) * n;
-    uint32_t sum = 1u << (kColumnShift - 1);
-    for (int32_t t = 0; t < n; ++t) sum += static_cast<uint32_t>(source[t * STEP]) * weight[t];
-    out[x] = static_cast<uint16_t>(sum >> kColumnShift);
-  }
-}
-
-// out = the line at the output columns, 8.6 fixed point, rounded half up. STEP: samples from one pixel to the next.
+// One plane line per component: STEP interleaved ones become STEP lines, `apart` samples from each other.
 template <int STEP>
-EDGERUN_INLINE void mix_columns(const uint16_t* line, const Taps& taps, uint16_t* out) {
-  switch (taps.taps) {
-    case 1: mix_fixed_columns<STEP, 1>(line, taps, 1, out); break;
-    case 2: mix_fixed_columns<STEP, 2>(line, taps, 2, out); break;
-    case 4: mix_fixed_columns<STEP, 4>(line, taps, 4, out); break;
-    case 8: mix_fixed_columns<STEP, 8>(line, taps, 8, out); break;
-    default: mix_fixed_columns<STEP, 0>(line, taps, taps.taps, out); break;
+EDGERUN_INLINE void split_line(const uint16_t* EDGERUN_RESTRICT line, int32_t width, int32_t apart,
+                               uint16_t* EDGERUN_RESTRICT lines) {
+  for (int32_t x = 0; x < width; ++x) {
+    for (int c = 0; c < STEP; ++c) lines[c * apart + x] = line[x * STEP + c];
   }
 }
 
-// Where one row of model input goes: three channels, each `step` bytes from pixel to pixel.
+// Adds N taps to the sums of a block of columns. The samples under each column are first copied side by side: one
+// short copy per column, then straight vector arithmetic, where a gather per tap would cost more than both.
+template <int N>
+EDGERUN_INLINE void add_taps(const uint16_t* line, const ColumnTaps& taps, int32_t x, int32_t tap,
+                             uint32_t* EDGERUN_RESTRICT sum) {
+  uint32_t pairs[kBlock * N / 2];
+  const int32_t* start = taps.start + x;
+  for (int i = 0; i < kBlock; ++i) memcpy(pairs + i * N / 2, line + start[i] + tap, 2 * N);
+  const uint16_t* weight = taps.weight + static_cast<int64_t>(tap) * taps.padded_size + x;
+  for (int i = 0; i < kBlock; ++i) {
+    for (int p = 0; p < N / 2; ++p) {  // little-endian: the earlier sample is the low half
+      const uint32_t pair = pairs[i * N / 2 + p];
+      sum[i] += (pair & 0xffff) * weight[2 * p * taps.padded_size + i] +
+                (pair >> 16) * weight[(2 * p + 1) * taps.padded_size + i];
+    }
+  }
+}
+
+// out = the line at the output columns, 8.6 fixed point, rounded half up.
+EDGERUN_INLINE void mix_columns(const uint16_t* line, const ColumnTaps& taps, uint16_t* EDGERUN_RESTRICT out) {
+  for (int32_t x = 0; x < taps.padded_size; x += kBlock) {
+    uint32_t sum[kBlock];
+    for (int i = 0; i < kBlock; ++i) sum[i] = 1u << (kColumnShift - 1);
+    if (taps.taps == 2) {
+      add_taps<2>(line, taps, x, 0, sum);
+    } else if (taps.taps == 4) {
+      add_taps<4>(line, taps, x, 0, sum);
+    } else {
+      for (int32_t tap = 0; tap < taps.taps; tap += 8) add_taps<8>(line, taps, x, tap, sum);
+    }
+    for (int i = 0; i < kBlock; ++i) out[x + i] = static_cast<uint16_t>(sum[i] >> kColumnShift);
+  }
+}
+
+// Where one row of model input goes: three channels, each STEP bytes from pixel to pixel.
 struct PackedRow {
   uint8_t* r;
   uint8_t* g;
@@ -85,23 +117,29 @@ struct PackedRow {
 };
 
 template <int STEP>
-EDGERUN_INLINE void store_ycbcr(const uint16_t* y, const uint16_t* u, const uint16_t* v, int32_t width,
-                                const YcbcrToRgb& colour, PackedRow out) {
+EDGERUN_INLINE void store_ycbcr(const uint16_t* EDGERUN_RESTRICT y, const uint16_t* EDGERUN_RESTRICT u,
+                                const uint16_t* EDGERUN_RESTRICT v, int32_t width, const YcbcrToRgb colour,
+                                uint8_t* EDGERUN_RESTRICT r, uint8_t* EDGERUN_RESTRICT g,
+                                uint8_t* EDGERUN_RESTRICT b) {
   for (int32_t x = 0; x < width; ++x) {
     const Rgb rgb = ycbcr_to_rgb(y[x], u[x], v[x], colour);
-    out.r[x * STEP] = static_cast<uint8_t>(rgb.r);
-    out.g[x * STEP] = static_cast<uint8_t>(rgb.g);
-    out.b[x * STEP] = static_cast<uint8_t>(rgb.b);
+    r[x * STEP] = static_cast<uint8_t>(rgb.r);
+    g[x * STEP] = static_cast<uint8_t>(rgb.g);
+    b[x * STEP] = static_cast<uint8_t>(rgb.b);
   }
 }
 
 template <int STEP>
+EDGERUN_INLINE void store_channel(const uint16_t* EDGERUN_RESTRICT lane, int32_t width,
+                                  uint8_t* EDGERUN_RESTRICT out) {
+  for (int32_t x = 0; x < width; ++x) out[x * STEP] = static_cast<uint8_t>(sample_to_u8(lane[x]));
+}
+
+template <int STEP>
 EDGERUN_INLINE void store_rgb(const uint16_t* r, const uint16_t* g, const uint16_t* b, int32_t width, PackedRow out) {
-  for (int32_t x = 0; x < width; ++x) {
-    out.r[x * STEP] = static_cast<uint8_t>(sample_to_u8(r[x]));
-    out.g[x * STEP] = static_cast<uint8_t>(sample_to_u8(g[x]));
-    out.b[x * STEP] = static_cast<uint8_t>(sample_to_u8(b[x]));
-  }
+  store_channel<STEP>(r, width, out.r);
+  store_channel<STEP>(g, width, out.g);
+  store_channel<STEP>(b, width, out.b);
 }
 
 enum class Format : int32_t { I420 = 0, NV12 = 1, BGR = 2, RGB = 3, MONO = 4 };
@@ -114,33 +152,34 @@ struct Resize {
   uint8_t pad;
   bool interleaved, bgr;
   YcbcrToRgb colour;
-  Taps x, y, chroma_x, chroma_y;
-  uint16_t* line;      // widest plane row, in samples
-  uint16_t* lane[3];   // out_width samples each
+  ColumnTaps x, chroma_x;
+  Taps y, chroma_y;
+  uint16_t* line;     // a row of the widest plane, in samples, and kMaxTapPadding
+  uint16_t* lines;    // the same for each component of an interleaved plane
+  int32_t apart;      // from one of `lines` to the next
+  uint16_t* lane[3];  // padded_size samples each
 };
 
+// A plane of one component into one lane, or of STEP interleaved components into as many.
+template <int STEP>
+EDGERUN_INLINE void mix_plane(const Resize& op, Rows plane, const Taps& y, const ColumnTaps& x, int32_t row,
+                              int32_t width, uint16_t* const* lane) {
+  mix_rows(plane, y, row, STEP * width, op.line);
+  if (STEP == 1) return mix_columns(op.line, x, lane[0]);
+  split_line<STEP>(op.line, width, op.apart, op.lines);
+  for (int c = 0; c < STEP; ++c) mix_columns(op.lines + c * op.apart, x, lane[c]);
+}
+
 EDGERUN_INLINE void mix_row(const Resize& op, const Rows* plane, int32_t row) {
-  switch (op.format) {
-    case Format::I420:
-    case Format::NV12:
-    case Format::MONO:
-      mix_rows(plane[0], op.y, row, op.width, op.line);
-      mix_columns<1>(op.line, op.x, op.lane[0]);
-      break;
-    case Format::BGR:
-    case Format::RGB:
-      mix_rows(plane[0], op.y, row, 3 * op.width, op.line);
-      for (int c = 0; c < 3; ++c) mix_columns<3>(op.line + c, op.x, op.lane[c]);
-      break;
+  if (op.format == Format::BGR || op.format == Format::RGB) {
+    return mix_plane<3>(op, plane[0], op.y, op.x, row, op.width, op.lane);
   }
+  mix_plane<1>(op, plane[0], op.y, op.x, row, op.width, op.lane);
   if (op.format == Format::I420) {
-    for (int c = 1; c < 3; ++c) {
-      mix_rows(plane[c], op.chroma_y, row, op.chroma_width, op.line);
-      mix_columns<1>(op.line, op.chroma_x, op.lane[c]);
-    }
+    mix_plane<1>(op, plane[1], op.chroma_y, op.chroma_x, row, op.chroma_width, op.lane + 1);
+    mix_plane<1>(op, plane[2], op.chroma_y, op.chroma_x, row, op.chroma_width, op.lane + 2);
   } else if (op.format == Format::NV12) {
-    mix_rows(plane[1], op.chroma_y, row, 2 * op.chroma_width, op.line);
-    for (int c = 0; c < 2; ++c) mix_columns<2>(op.line + c, op.chroma_x, op.lane[c + 1]);
+    mix_plane<2>(op, plane[1], op.chroma_y, op.chroma_x, row, op.chroma_width, op.lane + 1);
   }
 }
 
@@ -149,7 +188,9 @@ EDGERUN_INLINE void store_row(const Resize& op, PackedRow out) {
   const int32_t width = op.x.size;
   switch (op.format) {
     case Format::I420:
-    case Format::NV12: store_ycbcr<STEP>(op.lane[0], op.lane[1], op.lane[2], width, op.colour, out); break;
+    case Format::NV12:
+      store_ycbcr<STEP>(op.lane[0], op.lane[1], op.lane[2], width, op.colour, out.r, out.g, out.b);
+      break;
     case Format::BGR: store_rgb<STEP>(op.lane[2], op.lane[1], op.lane[0], width, out); break;
     case Format::RGB: store_rgb<STEP>(op.lane[0], op.lane[1], op.lane[2], width, out); break;
     case Format::MONO: store_rgb<STEP>(op.lane[0], op.lane[0], op.lane[0], width, out); break;

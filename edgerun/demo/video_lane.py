@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native video lane: decode, draw the latest marks, record. It never waits for the network or the server."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgerun.answer import Answer, Policy
+from edgerun.clock import Clock
+from edgerun.demo.report import DemoRecorder
+from edgerun.errors import SinkError
+from edgerun.frame import Frame, Plane
+from edgerun.overlay.compose import OverlayStyle, draw_result, draw_status
+from edgerun.result import Segmentation
+from edgerun.sink.recording import Recording
+from edgerun.slot import Slot, SlotClosedError
+
+RECORDING_QUEUE = 12  # pictures that may wait for the encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """The last successful inference."""
+
+    frame_id: int
+    capture_ns: int
+    found: Segmentation
+
+
+class LatestAnnotation:
+    """Where the client's thread leaves an answer and the video lane picks it up. Thread-safe by one assignment."""
+
+    def __init__(self) -> None:
+        self._latest: Annotation | None = None
+
+    def offer(self, answer: Answer[Segmentation]) -> None:
+        """Keep `answer` if it has a result for a later picture than the one kept."""
+        if answer.result is None or (self._latest is not None and answer.capture_ns <= self._latest.capture_ns):
+            return
+        self._latest = Annotation(answer.frame_id, answer.capture_ns, answer.result)
+
+    def get(self) -> Annotation | None:
+        return self._latest
+
+
+class PicturePool:
+    """Picture memory that is used again: as many buffers as are ever in flight at once, per size."""
+
+    def __init__(self) -> None:
+        self._free: deque[tuple[Plane, ...]] = deque(maxlen=RECORDING_QUEUE + 4)
+
+    def copy_of(self, frame: Frame) -> Frame:
+        """A writable copy of `frame` on pooled memory; its last `release()` gives the memory back."""
+        planes = self._buffers(frame)
+        for target, plane in zip(planes, frame.planes, strict=True):
+            np.copyto(target, plane)
+        return Frame(
+            planes,
+            frame.pixel_format,
+            frame.width,
+            frame.height,
+            frame_id=frame.frame_id,
+            pts=frame.pts,
+            time_base=frame.time_base,
+            capture_ns=frame.capture_ns,
+            colour=frame.colour,
+            on_release=lambda: self._free.append(planes),
+        )
+
+    def _buffers(self, frame: Frame) -> tuple[Plane, ...]:
+        shapes = [plane.shape for plane in frame.planes]
+        try:
+            planes = self._free.popleft()
+        except IndexError:
+            return tuple(np.empty(shape, np.uint8) for shape in shapes)
+        if [plane.shape for plane in planes] == shapes:
+            return planes
+        return tuple(np.empty(shape, np.uint8) for shape in shapes)
+
+
+class VideoLane:
+    """Shows each decoded frame with the marks that are known by then, and records what was shown.
+
+    `show` runs in the caller's thread and is all that the overlay adds to native video. The encoder has a thread of
+    its own behind a bounded slot; a picture it has no room for is left out of the recording and counted, never
+    waited for. A context manager: an exception discards the recording.
+    """
+
+    def __init__(
+        self, recording: Recording, annotations: LatestAnnotation, recorder: DemoRecorder, clock: Clock
+    ) -> None:
+        self._recording = recording
+        self._annotations = annotations
+        self._recorder = recorder
+        self._clock = clock
+        self._style = OverlayStyle()
+        self._pool = PicturePool()
+        self._slot: Slot[Frame] = Slot(Policy.LATEST, RECORDING_QUEUE)
+        self._fault: SinkError | None = None
+        self._thread = threading.Thread(target=self._record_loop, name="demo-record", daemon=True)
+        self._thread.start()
+        self.unrecorded = 0
+
+    def show(self, frame: Frame) -> None:
+        """Composite one frame and hand it to the encoder. Releases `frame`."""
+        begin = self._clock.now_ns()
+        picture = self._pool.copy_of(frame)
+        frame.release()
+        annotation = self._annotations.get()
+        age = None if annotation is None else begin - annotation.capture_ns
+        if annotation is not None and age is not None:
+            draw_result(picture.planes, picture, annotation.found, age, self._style)
+        draw_status(picture.planes, picture, age, self._style)
+        added = self._clock.now_ns() - begin
+        self._recorder.stage("overlay", added)
+        self._recorder.composited(picture.frame_id, added, self._shown_age(annotation, age))
+        self._record(picture)
+
+    def _shown_age(self, annotation: Annotation | None, age: int | None) -> int | None:
+        """The age of marks that are on the picture; None without marks."""
+        if annotation is None or age is None or age >= self._style.stale_ns:
+            return None
+        return age
+
+    def _record(self, picture: Frame) -> None:
+        pushed_out = self._slot.put(picture)
+        if pushed_out is not None:
+            self.unrecorded += 1
+            pushed_out.release()
+
+    def finish(self) -> None:
+        """Encode what waits and put the file under its final name. Raises SinkError if that failed."""
+        self._slot.close()
+        self._thread.join()
+        if self._fault is not None:
+            self._recording.discard()
+            raise self._fault
+        self._recording.close()
+
+    def discard(self) -> None:
+        """Leave no file behind."""
+        self._slot.close()
+        for picture in self._slot.drain():
+            picture.release()
+        self._thread.join()
+        self._recording.discard()
+
+    def _record_loop(self) -> None:
+        while True:
+            try:
+                picture = self._slot.take()
+            except SlotClosedError:
+                return
+            begin = self._clock.now_ns()
+            try:
+                if self._fault is None:
+                    self._recording.put(picture)
+            except SinkError as error:
+                self._fault = error
+            finally:
+                picture.release()
+            self._recorder.stage("encode", self._clock.now_ns() - begin)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evens out the channels between two convolutions, so that one scale for all of them wastes fewer levels.
+
+Convolution and ReLU are homogeneous: a channel multiplied by s in the first convolution and divided by s in the
+second leaves the function as it was (Nagel et al., Data-Free Quantization, ICCV 2019). A depthwise second
+convolution has a weight scale per channel and takes the whole factor for free; a dense one gets its square root,
+which shares the imbalance between activations and weights.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from exporters.calibrate import session_with_all_outputs
+
+Floats = NDArray[np.float32]
+DENSE_SHARE = 0.5
+SMALLEST_PEAK = 1e-3  # of the largest: a channel that is hardly ever used isn't blown up
+
+
+def channel_peaks(model: onnx.ModelProto, samples: Iterable[Mapping[str, NDArray[np.uint8]]]) -> dict[str, Floats]:
+    """Of each tensor [1, C, H, W], each channel's largest magnitude, averaged over the samples."""
+    session, names = session_with_all_outputs(model)
+    sums: dict[str, Floats] = {}
+    for sample in samples:
+        for name, values in zip(names, session.run(names, dict(sample)), strict=True):
+            sums[name] = sums.get(name, np.float32(0)) + np.abs(values).max(axis=(0, 2, 3))
+    return sums
+
+
+def equalised(model: onnx.ModelProto, peaks: Mapping[str, Floats]) -> onnx.ModelProto:
+    """The same function with other weights. `peaks` need only be right up to a factor per tensor."""
+    even = onnx.ModelProto()
+    even.CopyFrom(model)
+    stored = {i.name: i for i in even.graph.initializer}
+    for first, between, second in _pairs(even.graph):
+        weight = numpy_helper.to_array(stored[second.input[1]])
+        if len(first.input) < 3 or not (is_depthwise := weight.shape[1] == 1) and _groups(second) != 1:
+            continue
+        peak = np.maximum(peaks[between], SMALLEST_PEAK * peaks[between].max())
+        factor = (peak.max() / peak) ** (1.0 if is_depthwise else DENSE_SHARE)
+        _multiply(stored[first.input[1]], factor.reshape(-1, 1, 1, 1))
+        _multiply(stored[first.input[2]], factor)
+        _multiply(stored[second.input[1]], 1 / factor.reshape((-1, 1, 1, 1) if is_depthwise else (1, -1, 1, 1)))
+    return even
+
+
+def _pairs(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, str, onnx.NodeProto]]:
+    """Convolutions joined by nothing but perhaps a ReLU, with the tensor that the second one reads."""
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    for first in graph.node:
+        between = first.output[0]
+        found = readers[between]
+        if [n.op_type for n in found] == ["Relu"]:
+            between = found[0].output[0]
+            found = readers[between]
+        if first.op_type == "Conv" and [n.op_type for n in found] == ["Conv"]:
+            yield first, between, found[0]
+
+
+def _groups(node: onnx.NodeProto) -> int:
+    return next((int(a.i) for a in node.attribute if a.name == "group"), 1)
+
+
+def _multiply(stored: onnx.TensorProto, factor: Floats) -> None:
+    values = (numpy_helper.to_array(stored) * factor).astype(np.float32)
+    stored.CopyFrom(numpy_helper.from_array(values, stored.name))
