@@ -40,8 +40,8 @@ def equalised(model: onnx.ModelProto, peaks: Mapping[str, Floats]) -> onnx.Model
     even.CopyFrom(model)
     stored = {i.name: i for i in even.graph.initializer}
     for first, between, second in _pairs(even.graph):
-        weight = numpy_helper.to_array(stored[second.input[1]])
-        if len(first.input) < 3 or not (is_depthwise := weight.shape[1] == 1) and _groups(second) != 1:
+        is_depthwise = stored[second.input[1]].dims[1] == 1
+        if len(first.input) < 3 or (_groups(second) != 1 and not is_depthwise):
             continue
         peak = np.maximum(peaks[between], SMALLEST_PEAK * peaks[between].max())
         factor = (peak.max() / peak) ** (1.0 if is_depthwise else DENSE_SHARE)

@@ -71,7 +71,7 @@ class AsyncStream:
     async def answers(self) -> AsyncIterator[Answer[Segmentation]]:
         """Every answer, as it comes; ends after the summary. Raises StreamError when the server breaks off."""
         try:
-            async for response in self._call:
+            while (response := await self._call.read()) is not grpc.aio.EOF:
                 if response.HasField("answer"):
                     yield answer_from_wire(response.answer)
                 elif response.HasField("summary"):

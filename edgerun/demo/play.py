@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from types import FrameType
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from edgerun.answer import Answer, DropReason
@@ -27,6 +30,7 @@ from edgerun.demo.report_html import write_html
 from edgerun.demo.server_process import ServerProcess
 from edgerun.demo.truth import Truth
 from edgerun.demo.video_lane import LatestAnnotation, VideoLane
+from edgerun.errors import SinkError
 from edgerun.frame import Frame
 from edgerun.model_package import ModelPackage, builtin_package, load_package
 from edgerun.profiling.machine import machine_fingerprint
@@ -40,6 +44,7 @@ from edgerun.source.synthetic import SyntheticScene
 
 DEFAULT_MODEL = "polyp-seg-lite"
 LAST_ANSWERS_S = 30.0
+OVERLAY = "overlay.mp4"
 PACKAGES = ("av", "grpcio", "numpy", "onnxruntime", "opencv-python-headless", "openvino", "protobuf")
 
 
@@ -56,9 +61,10 @@ class Show:
 def run_demo(options: DemoOptions, clock: Clock, console: Console) -> DemoReport:
     """Play, and write overlay.mp4, report.json and report.html. Raises EdgerunError; Ctrl-C ends a run in order."""
     with ExitStack() as stack:
+        made = make_folder(options.out)
+        stack.callback(_remove_if_empty, made)
         show = open_show(options, console)
         stack.callback(show.source.close)
-        check_writable(options.out)
         package = load_package(options.model or builtin_package(DEFAULT_MODEL))
         console.print("[dim]starting the server and its inference worker ...[/dim]")
         server = stack.enter_context(ServerProcess(_server_arguments(options, package)))
@@ -71,6 +77,26 @@ def run_demo(options: DemoOptions, clock: Clock, console: Console) -> DemoReport
     write_json(report, options.out / "report.json")
     write_html(report, options.out / "report.html")
     return report
+
+
+def make_folder(out: Path) -> list[Path]:
+    """Make `out` and check that it can be written. Returns the folders that were not there before, deepest first."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(f"--out {out}: can't make this folder ({error.strerror}). Choose another one.") from error
+    check_writable(out / OVERLAY)
+    return made
+
+
+def _remove_if_empty(folders: list[Path]) -> None:
+    """A run that wrote nothing leaves no folder behind either."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def open_show(options: DemoOptions, console: Console) -> Show:
@@ -89,7 +115,9 @@ def open_show(options: DemoOptions, console: Console) -> Show:
     return Show(source, "synthetic", f"synthetic scene, seed {options.seed}", truth)
 
 
-def _images(scene: SyntheticScene, count: int, truth: Truth, progress: RenderProgress) -> Iterator[object]:
+def _images(
+    scene: SyntheticScene, count: int, truth: Truth, progress: RenderProgress
+) -> Iterator[NDArray[np.uint8]]:
     for index, frame in enumerate(scene.frames(count)):
         truth.add(index, frame.mask)
         progress.advance()
@@ -127,7 +155,7 @@ class Run:
 
     def play(self, address: str) -> None:
         form = self._show.source.format
-        path = self._options.out / "overlay.mp4"
+        path = self._options.out / OVERLAY
         recording = Recording(path, form.width, form.height, form.fps)
         self._recorder = DemoRecorder(self._clock)
         lane = VideoLane(recording, self._annotations, self._recorder, self._clock)

@@ -60,13 +60,13 @@ class FileSource:
         return self._truncated
 
     def __iter__(self) -> Iterator[Packet]:
-        count, packet, failure = 0, None, None
+        packet, failure = None, None
         try:
-            for count, packet in enumerate(self._packets(), 1):
+            for packet in self._packets():
                 yield packet
         except av.FFmpegError as error:
             failure = f"the demuxer stopped: {error.strerror}"
-        self._truncated = self._where_it_breaks_off(packet, count, failure)
+        self._truncated = self._where_it_breaks_off(packet, failure)
 
     def _packets(self) -> Iterator[Packet]:
         # PyAV ends with an empty packet; a container may hold empty samples, too.
@@ -79,7 +79,8 @@ class FileSource:
     def close(self) -> None:
         self._container.close()
 
-    def _where_it_breaks_off(self, last: Packet | None, count: int, failure: str | None) -> Truncation | None:
+    def _where_it_breaks_off(self, last: Packet | None, failure: str | None) -> Truncation | None:
+        count = last.unit_id + 1 if last else 0
         detail = missing_end(self._path, self._container.format.name)
         if detail is not None and self._holds_all_samples(count):
             detail = None  # the box lies about its size, or only sound is missing

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights -> the shipped package: `python -m exporters.polyp_seg_lite.build --weights FILE --data DIR --out DIR`.
 
-Export, equalise and calibrate on training images, lower, verify on the test images, write. Ends with 1 and writes nothing when
-the accuracy gates are missed.
+Export, equalise and calibrate on training images, lower, verify on the test images, write. Ends with 1 and writes
+nothing when the accuracy gates are missed.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def shrink(sample: Sample) -> Sample:
 
 
 def synthetic_samples(count: int) -> list[Sample]:
-    """One frame of each of the scenes seeded 0 to count - 1, of every third one a frame without polyp if it has one.
+    """One frame of each of the scenes seeded 0 to count - 1, of every other one a frame without polyp if it has one.
 
     Seeds from 1000 up are for evaluation.
     """
@@ -67,10 +67,11 @@ def synthetic_samples(count: int) -> list[Sample]:
 def _synthetic_sample(seed: int) -> Sample:
     rng = np.random.default_rng(seed)
     width = int(rng.choice([STORED_SIDE, STORED_SIDE * 9 // 10]))
-    scene = SyntheticScene(width, STORED_SIDE * 9 // 16 if seed % 2 else STORED_SIDE * 3 // 4, fps=1.0, seed=seed)
+    height = STORED_SIDE * (9 if rng.random() < 0.5 else 12) // 16
+    scene = SyntheticScene(width, height, fps=1.0, seed=seed)
     for index in rng.permutation(40):
         frame = scene.frame(int(index))
-        if (np.count_nonzero(frame.mask) > frame.mask.size // 200) == (seed % 3 != 0):
+        if (np.count_nonzero(frame.mask) > frame.mask.size // 200) == (seed % 2 == 0):
             break
     return Sample(f"synthetic-{seed}", frame.image, frame.mask)
 

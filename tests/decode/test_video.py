@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,17 +92,18 @@ def test_answers_bear_the_number_of_the_unit_that_carried_the_picture(any_clip: 
     assert all((f.capture_ns, f.pts) == (by_id[f.frame_id].due_ns, by_id[f.frame_id].show_ns) for f in frames)
 
 
-def test_two_decoders_side_by_side_keep_their_numbers(any_clip: Clip) -> None:
+@pytest.mark.parametrize("lag", [0, 1, 3])
+def test_two_decoders_side_by_side_keep_their_numbers(any_clip: Clip, lag: int) -> None:
     """PyAV keys opaque objects by id() for the whole process: equal small ints would be lost here."""
-    left, right = VideoDecoder(any_clip.format), VideoDecoder(any_clip.format)
+    decoders = [VideoDecoder(any_clip.format), VideoDecoder(any_clip.format)]
     found: list[list[Outcome]] = [[], []]
-    for packet in any_clip.packets:
-        found[0] += left.decode(packet)
-        found[1] += right.decode(packet)
-    found[0] += left.flush()
-    found[1] += right.flush()
-    assert frame_ids(found[0]) == frame_ids(found[1])
-    assert len(frame_ids(found[0])) == COUNT
+    for step in range(COUNT + lag):
+        for which, at in enumerate((step, step - lag)):
+            if 0 <= at < COUNT:
+                found[which] += decoders[which].decode(any_clip.packets[at])
+    for which in (0, 1):
+        found[which] += decoders[which].flush()
+        assert sorted(frame_ids(found[which])) == list(range(COUNT))
 
 
 def test_without_b_pictures_nothing_waits(tmp_path: Path) -> None:
@@ -202,14 +203,15 @@ def test_a_cut_file_is_in_the_ledger_to_its_last_unit(tmp_path: Path, name: str,
         assert Undecodable(short.packets[-1].unit_id) in found
 
 
-def test_a_unit_lost_without_a_word_is_reported_within_a_second(any_clip: Clip) -> None:
-    if any_clip.format.codec != "h264":
-        pytest.skip("others refuse such a unit at once")
-    header = b"\x00\x00\x00\x02\x01\x9a"  # a slice without its body
-    packets = [*any_clip.packets[:2], replace(any_clip.packets[2], data=header), *any_clip.packets[3:]]
-    found = outcomes(any_clip.format, packets)
-    assert balances(found, packets)
-    assert Undecodable(2) in found
+def test_a_unit_lost_without_a_word_is_reported_while_the_stream_goes_on(any_clip: Clip) -> None:
+    """Only the start of a picture: most decoders say nothing, and nothing comes out."""
+    begin = {"h264": b"\x00\x00\x00\x02\x01\x9a", "mpeg4": b"\x00\x00\x01\xb6\x50"}
+    stump = begin.get(any_clip.format.codec, any_clip.packets[2].data[:12])
+    packets = [*any_clip.packets[:2], replace(any_clip.packets[2], data=stump), *any_clip.packets[3:]]
+    decoder = VideoDecoder(any_clip.format)
+    before_the_end = [one for packet in packets for one in decoder.decode(packet)]
+    assert Undecodable(2) in before_the_end
+    assert balances(before_the_end + list(decoder.flush()), packets)
 
 
 def test_header_units_are_used_and_are_no_frames(mpeg1_clip: Clip) -> None:
@@ -269,8 +271,8 @@ def test_planes_are_views_of_the_decoders_memory_with_its_row_length(tmp_path: P
 
 def _owner(pixels: object) -> object:
     """What a view's memory belongs to."""
-    while isinstance(pixels, np.ndarray) or type(pixels).__name__ == "DummyArray":
-        pixels = pixels.base
+    while (base := getattr(pixels, "base", None)) is not None:
+        pixels = base
     return pixels.obj if isinstance(pixels, memoryview) else pixels
 
 
@@ -363,16 +365,14 @@ def test_an_unknown_codec_is_refused(codec: str) -> None:
     assert len(str(caught.value)) < 400
 
 
-def test_impossible_extradata_is_refused_or_harmless(any_clip: Clip) -> None:
-    strange: list[Callable[[], bytes]] = [lambda: b"\x01", lambda: bytes(40), lambda: b"\x01" + b"\xff" * 60]
-    for make in strange:
-        try:
-            decoder = VideoDecoder(replace(any_clip.format, extradata=make()))
-        except DecodeError as error:
-            assert "extradata" in str(error)
-        else:
-            found = [one for packet in any_clip.packets for one in decoder.decode(packet)] + list(decoder.flush())
-            assert balances(found, any_clip.packets)
+@pytest.mark.parametrize("extradata", [b"\x01", bytes(40), b"\x01" + b"\xff" * 60])
+def test_impossible_extradata_is_refused_or_harmless(any_clip: Clip, extradata: bytes) -> None:
+    try:
+        decoder = VideoDecoder(replace(any_clip.format, extradata=extradata))
+    except DecodeError:
+        return
+    found = [one for packet in any_clip.packets for one in decoder.decode(packet)] + list(decoder.flush())
+    assert balances(found, any_clip.packets)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import resource
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -79,7 +80,7 @@ def test_the_time_is_the_frames_own(tmp_path: Path) -> None:
             recording.put(frame(number, pts=at_ns))
     found = [picture.time for picture in read_back(tmp_path / "out.mp4")]
     assert found == pytest.approx([0, 0.04, 0.5, 0.5, 0.5, 2.0], abs=1e-3)
-    assert all(a < b for a, b in zip(found, found[1:], strict=False))
+    assert all(a < b for a, b in pairwise(found))
 
 
 @pytest.mark.parametrize("size", [(129, 97), (130, 97), (129, 96)])
@@ -120,21 +121,26 @@ def test_packed_pixels_become_the_colour_that_is_written(
     assert [memoryview(plane)[40 * plane.line_size + 20] for plane in planes] == pytest.approx(expected, abs=2)
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_exception_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), Recording(tmp_path / "out.mp4", WIDTH, HEIGHT, 25) as recording:
-        for number in range(5):
+def record_and_raise(path: Path, error: type[BaseException], frames: int) -> None:
+    with Recording(path, WIDTH, HEIGHT, 25) as recording:
+        for number in range(frames):
             recording.put(frame(number))
         raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("frames", [0, 5])
+def test_an_exception_leaves_nothing(tmp_path: Path, error: type[BaseException], frames: int) -> None:
+    with pytest.raises(error):
+        record_and_raise(tmp_path / "out.mp4", error, frames)
     assert files_in(tmp_path) == []
 
 
 def test_an_older_recording_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     path.write_bytes(b"older")
-    with pytest.raises(RuntimeError), Recording(path, WIDTH, HEIGHT, 25) as recording:
-        recording.put(frame(0))
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        record_and_raise(path, RuntimeError, 1)
     assert path.read_bytes() == b"older"
     with Recording(path, WIDTH, HEIGHT, 25) as recording:
         recording.put(frame(0))
@@ -148,19 +154,22 @@ def test_a_recording_without_frames_leaves_no_file(tmp_path: Path) -> None:
     assert files_in(tmp_path) == []
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk: both fail in write()."""
+def record_noise(path: Path, frames: int) -> None:
     noise = np.random.default_rng(1)
+    with Recording(path, 320, 240, 25) as recording:
+        for _ in range(frames):
+            planes = tuple(noise.integers(0, 255, s, np.uint8) for s in plane_shapes(PixelFormat.I420, 320, 240))
+            recording.put(Frame(planes, PixelFormat.I420, 320, 240))
+
+
+@pytest.mark.parametrize("frames", [2, 30])  # fails at the end; fails on the way
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, frames: int) -> None:
+    """A limit on the size of files stands for the disk: both fail in write()."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limit[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limit[1]))
     try:
-        with (
-            pytest.raises(SinkError, match=r"out\.mp4: can't be written \(.*\) and was discarded\. Free some space"),
-            Recording(tmp_path / "out.mp4", 320, 240, 25) as recording,
-        ):
-            for _ in range(60):
-                planes = tuple(noise.integers(0, 255, s, np.uint8) for s in plane_shapes(PixelFormat.I420, 320, 240))
-                recording.put(Frame(planes, PixelFormat.I420, 320, 240))
+        with pytest.raises(SinkError, match=r"out\.mp4: can't be written \(.*\) and was discarded\. Free some space"):
+            record_noise(tmp_path / "out.mp4", frames)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert files_in(tmp_path) == []
@@ -171,16 +180,16 @@ def test_a_place_that_can_not_be_written_is_told_before_anything_runs(
 ) -> None:
     check_writable(tmp_path / "out.mp4")
     assert files_in(tmp_path) == []
-    with pytest.raises(SinkError, match="is a folder; .* Name a file in it"):
+    with pytest.raises(SinkError, match=r"is a folder; .* Name a file in it"):
         check_writable(tmp_path)
-    with pytest.raises(SinkError, match="its folder .*none is not there; .* Create it first"):
+    with pytest.raises(SinkError, match=r"its folder .*none is not there; .* Create it first"):
         Recording(tmp_path / "none" / "out.mp4", WIDTH, HEIGHT, 25)
     if os.geteuid() == 0:  # root writes anywhere but here
-        with pytest.raises(SinkError, match="can't write in /proc .* choose another folder"):
+        with pytest.raises(SinkError, match=r"can't write in /proc .* choose another folder"):
             check_writable(Path("/proc/out.mp4"))
     else:
         tmp_path.chmod(0o500)
-        with pytest.raises(SinkError, match="can't write in .* choose another folder"):
+        with pytest.raises(SinkError, match=r"can't write in .* choose another folder"):
             check_writable(tmp_path / "out.mp4")
 
 

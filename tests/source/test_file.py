@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -53,7 +54,7 @@ def test_a_whole_file_plays_to_its_end(tmp_path: Path, name: str, codec: str) ->
     assert source.format.codec == ("h264" if codec == "libx264" else codec)
     assert [packet.unit_id for packet in packets] == list(range(COUNT))
     assert packets[0].due_ns == 0
-    assert all(a.due_ns <= b.due_ns for a, b in zip(packets, packets[1:], strict=False))
+    assert all(a.due_ns <= b.due_ns for a, b in pairwise(packets))
     assert packets[-1].due_ns == pytest.approx((COUNT - 1) * 1e9 / FPS, abs=2e6)
     assert packets[0].is_key
     assert not any(packet.is_corrupt for packet in packets)
@@ -68,7 +69,7 @@ def test_pictures_are_shown_a_frame_apart_and_never_before_they_are_due(tmp_path
     if name != "v.avi":  # AVI has no pts
         assert len(shown) == COUNT
         assert all(packet.show_ns is None or packet.show_ns >= packet.due_ns for packet in packets)
-    assert all(abs(b - a - 40_000_000) < 2_000_000 for a, b in zip(shown, shown[1:], strict=False))
+    assert all(abs(b - a - 40_000_000) < 2_000_000 for a, b in pairwise(shown))
 
 
 def test_fps_replaces_the_pace_of_the_file(tmp_path: Path) -> None:
@@ -158,9 +159,9 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path) -> None:
             FileSource(tmp_path / name)
         assert "\n" not in str(caught.value)
         assert str(caught.value).startswith(str(tmp_path / name))
-    with pytest.raises(SourceError, match="there is no such file; .* Check the path"):
+    with pytest.raises(SourceError, match=r"there is no such file; .* Check the path"):
         FileSource(tmp_path / "missing.mp4")
-    with pytest.raises(SourceError, match="is a folder; .* Name one file"):
+    with pytest.raises(SourceError, match=r"is a folder; .* Name one file"):
         FileSource(tmp_path)
     with pytest.raises(SourceError, match="is not a path"):
         FileSource("a\0b.mp4")
