@@ -64,7 +64,9 @@ def main() -> None:
     rows = [measure(case, options.rounds) for case in cases()]
     show(rows)
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine(), "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps({"machine": machine(), "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
+        )
 
 
 def cases() -> Iterator[Case]:
@@ -78,7 +80,7 @@ def measure(case: Case, rounds: int) -> Row:
     baseline = min(case.opencv, key=lambda call: min(timed(call, 3) for _ in range(5)))
     repeats = [max(1, int(ROUND_NS / timed(call, 5))) for call in (case.edgerun, baseline)]
     pairs = [(timed(case.edgerun, repeats[0]), timed(baseline, repeats[1])) for _ in range(rounds)]
-    ours, theirs = (statistics.median(side) / 1e6 for side in zip(*pairs))
+    ours, theirs = (statistics.median(side) / 1e6 for side in zip(*pairs, strict=True))
     return Row(case.name, ours, theirs, statistics.median(b / a for a, b in pairs), case.goal)
 
 
@@ -211,9 +213,11 @@ def threshold_case() -> Case:
     window = 132 * 6, 108 * 27 // 8 + 1, 56 * 6, 64 * 27 // 8
     out, scaled = np.empty((window[3], window[2]), np.uint8), np.empty((window[3], window[2]), np.float32)
 
+    zero = np.zeros(1, np.float32)
+
     def opencv() -> None:
         cv2.resize(logits[grid], (window[2], window[3]), dst=scaled, interpolation=cv2.INTER_LINEAR)
-        cv2.compare(scaled, 0.0, cv2.CMP_GT, dst=out)
+        cv2.compare(scaled, zero, cv2.CMP_GT, dst=out)
 
     return Case(
         f"threshold of logits in a {window[2]}x{window[3]} window",
@@ -232,7 +236,9 @@ def show(rows: list[Row]) -> None:
 
 
 def machine() -> str:
-    model = next((line.split(":")[1].strip() for line in cpuinfo() if line.startswith("model name")), platform.machine())
+    model = next(
+        (line.split(":")[1].strip() for line in cpuinfo() if line.startswith("model name")), platform.machine()
+    )
     return f"{model}; OpenCV {cv2.__version__}; x86-64 level up to {_native.x86_level}; one thread each"
 
 

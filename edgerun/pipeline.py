@@ -129,7 +129,9 @@ class StreamPipeline:
     def _join(self) -> None:
         for thread in self._threads:
             thread.join()
-        self._session.abandon(DropReason.CANCELLED)  # nothing is owed after a drain; after a cancel the decoder's own backlog is
+        self._session.abandon(
+            DropReason.CANCELLED
+        )  # nothing is owed after a drain; after a cancel the decoder's own backlog is
 
     def _guard(self, loop: Callable[[], None]) -> None:
         """A fault of ours in one thread must not leave frames unanswered: the stream ends with them FAILED."""

@@ -81,9 +81,7 @@ class Session:
         for receipt in owed:
             self.drop(receipt, reason)
 
-    def _answer(
-        self, receipt: Receipt, result: Segmentation | None, reason: DropReason | None, *, late: bool
-    ) -> None:
+    def _answer(self, receipt: Receipt, result: Segmentation | None, reason: DropReason | None, *, late: bool) -> None:
         with self._lock:
             if self._open.pop(receipt.frame_id, None) is None:
                 return  # cancelled while it was running: its result is discarded

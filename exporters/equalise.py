@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evens out the channels between two convolutions, so that one scale for all of them wastes fewer levels.
 
-Convolution and ReLU are homogeneous: a channel multiplied by s in the first convolution and divided by s in the
-second leaves the function as it was (Nagel et al., Data-Free Quantization, ICCV 2019). A depthwise second
-convolution has a weight scale per channel and takes the whole factor for free; a dense one gets its square root,
-which shares the imbalance between activations and weights.
+Convolution, ReLU and max pooling are homogeneous: a channel multiplied by s in the first convolution and divided by
+s in those that read it leaves the function as it was (Nagel et al., Data-Free Quantization, ICCV 2019). A depthwise
+reader has a weight scale per channel and takes the whole factor for free; a dense one gets its square root, which
+shares the imbalance between activations and weights.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from exporters.calibrate import session_with_all_outputs
 
 Floats = NDArray[np.float32]
+HOMOGENEOUS = ("Relu", "MaxPool")
 DENSE_SHARE = 0.5
 SMALLEST_PEAK = 1e-3  # of the largest: a channel that is hardly ever used isn't blown up
 
@@ -39,32 +40,31 @@ def equalised(model: onnx.ModelProto, peaks: Mapping[str, Floats]) -> onnx.Model
     even = onnx.ModelProto()
     even.CopyFrom(model)
     stored = {i.name: i for i in even.graph.initializer}
-    for first, between, second in _pairs(even.graph):
-        is_depthwise = stored[second.input[1]].dims[1] == 1
-        if len(first.input) < 3 or (_groups(second) != 1 and not is_depthwise):
+    for first, between, readers in _joints(even.graph):
+        is_depthwise = all(stored[r.input[1]].dims[1] == 1 for r in readers)
+        if len(first.input) < 3 or (not is_depthwise and any(_groups(r) != 1 for r in readers)):
             continue
         peak = np.maximum(peaks[between], SMALLEST_PEAK * peaks[between].max())
         factor = (peak.max() / peak) ** (1.0 if is_depthwise else DENSE_SHARE)
         _multiply(stored[first.input[1]], factor.reshape(-1, 1, 1, 1))
         _multiply(stored[first.input[2]], factor)
-        _multiply(stored[second.input[1]], 1 / factor.reshape((-1, 1, 1, 1) if is_depthwise else (1, -1, 1, 1)))
+        for reader in readers:
+            _multiply(stored[reader.input[1]], 1 / factor.reshape((-1, 1, 1, 1) if is_depthwise else (1, -1, 1, 1)))
     return even
 
 
-def _pairs(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, str, onnx.NodeProto]]:
-    """Convolutions joined by nothing but perhaps a ReLU, with the tensor that the second one reads."""
+def _joints(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, str, list[onnx.NodeProto]]]:
+    """Each convolution that only convolutions read, with the tensor that they read and themselves."""
     readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
             readers[name].append(node)
     for first in graph.node:
         between = first.output[0]
-        found = readers[between]
-        if [n.op_type for n in found] == ["Relu"]:
-            between = found[0].output[0]
-            found = readers[between]
-        if first.op_type == "Conv" and [n.op_type for n in found] == ["Conv"]:
-            yield first, between, found[0]
+        while [n.op_type in HOMOGENEOUS for n in readers[between]] == [True]:
+            between = readers[between][0].output[0]
+        if first.op_type == "Conv" and readers[between] and all(n.op_type == "Conv" for n in readers[between]):
+            yield first, between, readers[between]
 
 
 def _groups(node: onnx.NodeProto) -> int:

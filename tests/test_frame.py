@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from edgerun.frame import Frame, Geometry, PixelFormat, ReleasedFrameError, plane_shapes
 
 
-
 def test_the_last_holder_gives_the_memory_back() -> None:
     released: list[int] = []
     one = Frame((np.zeros((2, 2, 3), np.uint8),), PixelFormat.BGR, 2, 2, on_release=lambda: released.append(1))

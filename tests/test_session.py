@@ -22,9 +22,7 @@ class Stream:
     def __init__(self, policy: Policy) -> None:
         self.clock = VirtualClock(5_000)
         self.answers: list[Answer[Segmentation]] = []
-        self.session = Session(
-            policy=policy, deadline_ns=DEADLINE_NS, clock=self.clock, emit=self.answers.append
-        )
+        self.session = Session(policy=policy, deadline_ns=DEADLINE_NS, clock=self.clock, emit=self.answers.append)
 
 
 def test_an_answer_in_time_is_ok_and_tells_the_whole_age() -> None:
@@ -36,7 +34,9 @@ def test_an_answer_in_time_is_ok_and_tells_the_whole_age() -> None:
     assert (answer.ok, answer.late, answer.frame_id, answer.capture_ns, answer.age_ns) == (True, False, 3, 77, 1200)
 
 
-@pytest.mark.parametrize(("policy", "reason", "late"), [(Policy.LATEST, DropReason.DEADLINE, 0), (Policy.EVERY, None, 1)])
+@pytest.mark.parametrize(
+    ("policy", "reason", "late"), [(Policy.LATEST, DropReason.DEADLINE, 0), (Policy.EVERY, None, 1)]
+)
 def test_a_late_answer_is_dropped_or_marked(policy: Policy, reason: DropReason | None, late: int) -> None:
     stream = Stream(policy)
     receipt = stream.session.receive(0)

@@ -8,6 +8,8 @@ its luma pixels inside the picture are marked, so no unmarked pixel changes colo
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,7 @@ from edgerun.kernels.ycbcr import Rgb, pixel_bytes
 MARK_NONE, MARK_FILL, MARK_CONTOUR = 0, 1, 2
 
 _UINT8 = np.dtype(np.uint8)
+_plane_shapes = functools.lru_cache(maxsize=64)(plane_shapes)
 
 
 def blend(
@@ -43,8 +46,8 @@ def blend(
     for name, alpha in (("alpha_256", alpha_256), ("contour_alpha_256", contour_alpha_256)):
         if not 0 <= alpha <= 256:
             raise ValueError(f"{name} is {alpha}; expected 0 to 256")
-    fill = pixel_bytes(_checked(fill_rgb, "fill_rgb"), pixel_format, colour)
-    contour = pixel_bytes(_checked(contour_rgb, "contour_rgb"), pixel_format, colour)
+    fill = pixel_bytes(fill_rgb, pixel_format, colour)
+    contour = pixel_bytes(contour_rgb, pixel_format, colour)
     corner = window[0], window[1]
     _native.blend(planes, PIXEL_BYTES[pixel_format], marks, corner, fill, alpha_256, contour, contour_alpha_256)
 
@@ -53,10 +56,4 @@ def check_picture(planes: tuple[Plane, ...], pixel_format: PixelFormat) -> None:
     """The first plane gives the picture's size; the others must agree with it."""
     if not planes or planes[0].ndim < 2:
         raise ValueError(f"{pixel_format.name} needs planes of rows and columns, found {[p.shape for p in planes]}")
-    check_planes(planes, plane_shapes(pixel_format, planes[0].shape[1], planes[0].shape[0]), pixel_format)
-
-
-def _checked(rgb: Rgb, name: str) -> Rgb:
-    if len(rgb) != 3 or min(rgb) < 0 or max(rgb) > 255:
-        raise ValueError(f"{name} is {rgb}; expected three values of 0 to 255")
-    return rgb
+    check_planes(planes, _plane_shapes(pixel_format, planes[0].shape[1], planes[0].shape[0]), pixel_format)

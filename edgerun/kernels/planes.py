@@ -36,7 +36,7 @@ def check_planes(planes: Sequence[Plane], expected: tuple[Shape, ...], pixel_for
     """Raises ValueError unless the planes are uint8 of these shapes with contiguous rows (which may be padded)."""
     if len(planes) != len(expected):
         raise ValueError(f"{pixel_format.name} has {len(expected)} planes, found {len(planes)}")
-    for index, (plane, shape) in enumerate(zip(planes, expected)):
+    for index, (plane, shape) in enumerate(zip(planes, expected, strict=True)):
         if plane.dtype is not _UINT8 and plane.dtype != _UINT8:
             raise ValueError(f"{pixel_format.name} plane {index} is {plane.dtype}; expected uint8")
         if plane.shape != shape:
@@ -57,7 +57,9 @@ def check_window(window: Window, width: int, height: int) -> None:
     """Raises ValueError unless the window has pixels and all of them lie in the picture."""
     x, y, w, h = window
     if x < 0 or y < 0 or w < 1 or h < 1 or x + w > width or y + h > height:
-        raise ValueError(f"window {window} (x, y, width, height) must be at least 1x1 inside the {width}x{height} picture")
+        raise ValueError(
+            f"window {window} (x, y, width, height) must be at least 1x1 inside the {width}x{height} picture"
+        )
 
 
 def check_map(name: str, array: NDArray[np.generic], dtype: np.dtype[np.generic], shape: Shape) -> None:
@@ -70,8 +72,10 @@ def check_map(name: str, array: NDArray[np.generic], dtype: np.dtype[np.generic]
 
 def has_contiguous_rows(array: NDArray[np.generic]) -> bool:
     """The strides of axes of one element say nothing."""
+    if array.flags.c_contiguous:
+        return True
     below = array.itemsize
-    for size, stride in zip(array.shape[:0:-1], array.strides[:0:-1]):
+    for size, stride in zip(array.shape[:0:-1], array.strides[:0:-1], strict=True):
         if size != 1 and stride != below:
             return False
         below *= size

@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 from edgerun.frame import Colour, Geometry, PixelFormat, Plane
 from edgerun.kernels.planes import Window
 from edgerun.kernels.resize_pack import ChannelOrder, Layout
-from edgerun.kernels.taps import COLUMN_WEIGHT_BITS, ROW_WEIGHT_BITS, Axis, Filter, Fit, Placement, Taps, axis_taps, place
+from edgerun.kernels.taps import (
+    COLUMN_WEIGHT_BITS,
+    ROW_WEIGHT_BITS,
+    Axis,
+    Filter,
+    Fit,
+    Placement,
+    Taps,
+    axis_taps,
+    place,
+)
 from edgerun.kernels.ycbcr import COEFFICIENT_BITS, SAMPLE_BITS, Rgb, pixel_bytes, ycbcr_to_rgb
 
 Ints = NDArray[np.int64]
@@ -33,7 +43,8 @@ def resize_pack(
     """What `ResizePack(...).write` writes."""
     placement = place(fit, width, height, out_width, out_height)
     mixed = [
-        _mix(plane, filter, (width, height), subsample, placement) for plane, subsample in _components(planes, pixel_format)
+        _mix(plane, filter, (width, height), subsample, placement)
+        for plane, subsample in _components(planes, pixel_format)
     ]
     rgb = _to_rgb(mixed, pixel_format, colour)
     if order is ChannelOrder.BGR:
@@ -79,9 +90,7 @@ def interpolate(logits: NDArray[np.float32], geometry: Geometry, window: Window)
     return np.asarray(down @ logits.astype(np.float64) @ across.T)
 
 
-def threshold(
-    logits: NDArray[np.float32], geometry: Geometry, window: Window, level: float = 0.0
-) -> NDArray[np.uint8]:
+def threshold(logits: NDArray[np.float32], geometry: Geometry, window: Window, level: float = 0.0) -> NDArray[np.uint8]:
     """What `edgerun.kernels.threshold.threshold` writes."""
     return (interpolate(logits, geometry, window) > level).astype(np.uint8)
 
@@ -109,7 +118,7 @@ def _mix(plane: Plane, kind: Filter, size: tuple[int, int], subsample: int, plac
 
 def _matrix(taps: Taps, size: int) -> Ints:
     matrix = np.zeros((len(taps.start), size), np.int64)
-    for row, start, weight in zip(matrix, taps.start, taps.weight):
+    for row, start, weight in zip(matrix, taps.start, taps.weight, strict=True):
         row[start : start + len(weight)] += weight
     return matrix
 
@@ -117,7 +126,7 @@ def _matrix(taps: Taps, size: int) -> Ints:
 def _to_rgb(mixed: list[Ints], pixel_format: PixelFormat, colour: Colour) -> NDArray[np.uint8]:
     match pixel_format:
         case PixelFormat.I420 | PixelFormat.NV12:
-            return _convert(*mixed, colour)
+            return _convert(mixed[0], mixed[1], mixed[2], colour)
         case PixelFormat.BGR:
             mixed = mixed[::-1]
         case PixelFormat.MONO:
@@ -133,7 +142,7 @@ def _convert(y: Ints, u: Ints, v: Ints, colour: Colour) -> NDArray[np.uint8]:
     u, v = u - (128 << SAMPLE_BITS), v - (128 << SAMPLE_BITS)
     rgb = np.stack([luma + v * c.r_from_v, luma + u * c.g_from_u + v * c.g_from_v, luma + u * c.b_from_u], axis=-1)
     shift = SAMPLE_BITS + COEFFICIENT_BITS
-    return np.clip((rgb + (1 << (shift - 1))) >> shift, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip((rgb + (1 << (shift - 1))) >> shift, 0, 255), np.uint8)
 
 
 def _chroma_marks(luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -144,7 +153,7 @@ def _chroma_marks(luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where(quads.min(axis=0) > 0, quads.max(axis=0), 0).astype(np.uint8)
 
 
-def _linear(size: int, position: NDArray[np.float64]) -> NDArray[np.float64]:
+def _linear(size: int, position: NDArray[np.floating]) -> NDArray[np.float64]:
     """Interpolation matrix [len(position), size]; positions beyond the ends take the end."""
     position = np.clip(position, 0, size - 1)
     left = np.minimum(position.astype(np.int64), max(size - 2, 0))

@@ -87,7 +87,9 @@ class ResizePack:
         shape = out.shape
         extra = len(shape) - 3
         if out.dtype != np.uint8 or extra < 0 or shape[extra:] != self.out_shape or shape[:extra] != (1,) * extra:
-            raise ValueError(f"output is {out.dtype} {shape}; expected uint8 {self.out_shape}, leading axes of 1 allowed")
+            raise ValueError(
+                f"output is {out.dtype} {shape}; expected uint8 {self.out_shape}, leading axes of 1 allowed"
+            )
         if not out.flags.c_contiguous:
             raise ValueError(f"output has strides {out.strides}; expected a C-contiguous buffer")
         check_writeable((out,), "output")

@@ -46,7 +46,12 @@ def ycbcr_to_rgb(colour: Colour) -> YcbcrToRgb:
 
 @functools.lru_cache(maxsize=256)
 def pixel_bytes(rgb: Rgb, pixel_format: PixelFormat, colour: Colour) -> Rgb:
-    """The colour in a format's own components, in the order of its planes. MONO is full-range luma, three times."""
+    """The colour in a format's own components, in the order of its planes. MONO is full-range luma, three times.
+
+    Raises ValueError on values outside 0 to 255.
+    """
+    if len(rgb) != 3 or min(rgb) < 0 or max(rgb) > 255:
+        raise ValueError(f"colour is {rgb}; expected red, green and blue of 0 to 255")
     match pixel_format:
         case PixelFormat.RGB:
             return rgb

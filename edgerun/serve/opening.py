@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 import grpc
 
@@ -62,7 +61,9 @@ def _raw_faults(raw: pb.RawVideo, deployment: Deployment) -> list[str]:
     faults = []
     if pixel_format_from_wire(raw.pixel_format) is None:
         faults.append(f"raw.pixel_format = {raw.pixel_format}; expected I420, NV12, BGR, RGB or MONO")
-    if not (0 < raw.width <= deployment.profile.limits.max_width and 0 < raw.height <= deployment.profile.limits.max_height):
+    if not (
+        0 < raw.width <= deployment.profile.limits.max_width and 0 < raw.height <= deployment.profile.limits.max_height
+    ):
         limit = f"{deployment.profile.limits.max_width}x{deployment.profile.limits.max_height}"
         faults.append(f"raw picture is {raw.width}x{raw.height}; expected 1x1 to {limit}")
     return faults
@@ -75,9 +76,8 @@ def _feed(message: pb.Open, deployment: Deployment) -> Feed:
         return RawDecoder(pixel_format, raw.width, raw.height, colour_from_wire(raw))
     coded = message.coded
     return VideoDecoder(
-        VideoFormat(coded.codec, coded.extradata, width=0, height=0, fps=Fraction(0), time_base=Fraction(1)),
+        VideoFormat(coded.codec, coded.extradata),
         threads=deployment.profile.threads.decode,
         max_pixels=deployment.profile.limits.max_width * deployment.profile.limits.max_height,
+        withhold_until_key=True,  # docs/decisions/0004
     )
-
-

@@ -53,5 +53,7 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
     else:
         reason = "the address is in use or not this machine's"
     if port == 0:
-        raise ConfigError(f"--grpc {address}: can't listen there ({reason}). Choose another HOST:PORT; port 0 takes any.")
+        raise ConfigError(
+            f"--grpc {address}: can't listen there ({reason}). Choose another HOST:PORT; port 0 takes any."
+        )
     return int(port)

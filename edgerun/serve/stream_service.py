@@ -76,9 +76,7 @@ class StreamService(pb_grpc.StreamServiceServicer):
 class _LiveStream:
     """One stream from `opened` to `summary`."""
 
-    def __init__(
-        self, deployment: Deployment, opening: Opening, clock: Clock, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, deployment: Deployment, opening: Opening, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self._deployment = deployment
         self._opening = opening
         self._loop = loop
@@ -133,4 +131,3 @@ class _LiveStream:
             await asyncio.to_thread(pipeline.inbox.put, packet)
         else:
             pipeline.inbox.put(packet)
-

@@ -9,7 +9,6 @@ The decoder joins its skips by addition and upsamples by nearest neighbour, both
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 

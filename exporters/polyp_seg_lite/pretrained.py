@@ -42,7 +42,8 @@ def pour_shufflenet(source: StateDict, network: PolypSegLite, images: Tensor) ->
 
 def _pour_stem(source: StateDict, stem: nn.Sequential) -> None:
     conv, norm = stem[0], stem[1]
-    assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
     kernel = source["first_conv.0.weight"].flip(1) * (128 / 255)  # BGR / 255 -> RGB, (x - 128) / 128
     with torch.no_grad():
         conv.weight.copy_(kernel)
@@ -91,7 +92,8 @@ def _settle(network: PolypSegLite, carried: list[tuple[nn.BatchNorm2d, Tensor]],
 
     def before(norm: nn.Module, args: tuple[Tensor, ...], channels: Tensor) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         seen = args[0][:, channels]
         mean, var = seen.mean((0, 2, 3)), seen.var((0, 2, 3)).clamp_min(1e-6)
         norm.running_mean[channels], norm.running_var[channels] = mean, var

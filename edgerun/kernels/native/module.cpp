@@ -117,13 +117,16 @@ class ResizePack {
   Resize op_;
 };
 
-Tint tint_of(const uint8_t* pixel, int32_t pixel_bytes, int32_t alpha) {
-  Tint tint;
+void set_tint(Tint& tint, const uint8_t* pixel, int32_t pixel_bytes, int32_t alpha) {
   tint.keep = static_cast<uint16_t>(256 - alpha);
-  for (int32_t i = 0; i < kPattern; ++i) {
-    (i % 2 == 0 ? tint.add_even : tint.add_odd)[i / 2] = static_cast<uint16_t>(pixel[i % pixel_bytes] * alpha + 128);
+  uint16_t add[6];  // the pattern of pairs repeats after three pairs at the latest
+  for (int32_t i = 0; i < 6; ++i) add[i] = static_cast<uint16_t>(pixel[i % pixel_bytes] * alpha + 128);
+  for (int32_t i = 0; i < kPattern / 2; i += 3) {
+    for (int32_t p = 0; p < 3; ++p) {
+      tint.add_even[i + p] = add[2 * p];
+      tint.add_odd[i + p] = add[2 * p + 1];
+    }
   }
-  return tint;
 }
 
 // `fill` and `contour`: the bytes of one pixel of each plane, one plane after the other.
@@ -138,8 +141,8 @@ void blend(const std::vector<MutablePixels>& arrays, std::array<int32_t, 3> pixe
     const MutablePixels& a = arrays[p];
     const int32_t bytes = pixel_bytes[p];
     planes[p] = {a.data(), a.stride(0), static_cast<int32_t>(a.shape(1)), static_cast<int32_t>(a.shape(0))};
-    fills[p] = tint_of(&fill[component], bytes, fill_alpha);
-    contours[p] = tint_of(&contour[component], bytes, contour_alpha);
+    set_tint(fills[p], &fill[component], bytes, fill_alpha);
+    set_tint(contours[p], &contour[component], bytes, contour_alpha);
     component += bytes;
   }
   const Marks window = {marks.data(), marks.stride(0), corner[0], corner[1], static_cast<int32_t>(marks.shape(1)),

@@ -66,18 +66,37 @@ EDGERUN_INLINE void fill_cell(uint8_t* out, int64_t stride, int32_t width, int32
   for (int32_t y = 0; y < height; ++y) memset(out + y * stride, value, width);
 }
 
-EDGERUN_INLINE void interpolate_cell(const Grid& grid, GridRows rows, int32_t cell, int32_t row_cell, int32_t x,
-                                     int32_t x_end, int32_t y, int32_t y_end, const Window& out) {
+constexpr int32_t kColumns = 16;  // interpolated at a time
+
+// Each row is written kColumns wide where the window has room, however narrow the cell: what is past it is written
+// again by the cell it belongs to, and no loop has a variable length.
+EDGERUN_INLINE void interpolate_columns(const Grid& grid, GridRows rows, int32_t cell, int32_t row_cell, int32_t x,
+                                        int32_t x_end, int32_t y, int32_t y_end, const Window& out) {
   const int32_t left = cell < 0 ? 0 : cell, right = cell + 1 < grid.x.size ? cell + 1 : grid.x.size - 1;
+  float across[kColumns];
+  const double first = grid_position(grid.x, x) - cell;
+  for (int i = 0; i < kColumns; ++i) across[i] = static_cast<float>(first + i * grid.x.per_source);
+  const bool has_room = x + kColumns <= out.x + out.width;
   for (int32_t row = y; row < y_end; ++row) {
     const float weight = static_cast<float>(grid_position(grid.y, row) - row_cell);
     const float a = mix(rows.upper[left], rows.lower[left], weight);
     const float b = mix(rows.upper[right], rows.lower[right], weight);
-    uint8_t* pixels = out.data + (row - out.y) * out.stride - out.x;
-    for (int32_t column = x; column < x_end; ++column) {
-      const float across = static_cast<float>(grid_position(grid.x, column) - cell);
-      pixels[column] = mix(a, b, across) > grid.threshold;
+    uint8_t above[kColumns];
+    for (int i = 0; i < kColumns; ++i) above[i] = mix(a, b, across[i]) > grid.threshold ? 1 : 0;
+    uint8_t* pixels = out.data + (row - out.y) * out.stride + (x - out.x);
+    if (has_room) {
+      memcpy(pixels, above, kColumns);
+    } else {
+      for (int32_t i = 0; i < x_end - x; ++i) pixels[i] = above[i];
     }
+  }
+}
+
+EDGERUN_INLINE void interpolate_cell(const Grid& grid, GridRows rows, int32_t cell, int32_t row_cell, int32_t x,
+                                     int32_t x_end, int32_t y, int32_t y_end, const Window& out) {
+  for (; x < x_end; x += kColumns) {
+    const int32_t end = x_end - x < kColumns ? x_end : x + kColumns;
+    interpolate_columns(grid, rows, cell, row_cell, x, end, y, y_end, out);
   }
 }
 
