@@ -25,7 +25,7 @@ class DemoOptions:
     seconds: float | None = None
     fps: float | None = None
     out: Path = Path("demo-out")
-    seed: int = 7
+    seed: int = 1008
     model: Path | None = None
     engine: str | None = None
     precision: str | None = None

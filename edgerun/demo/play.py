@@ -119,7 +119,7 @@ def open_show(options: DemoOptions, console: Console) -> Show:
 def _images(
     scene: SyntheticScene, count: int, truth: Truth, progress: RenderProgress
 ) -> Iterator[NDArray[np.uint8]]:
-    for index, frame in enumerate(scene.frames(count)):
+    for index, frame in enumerate(scene.frames(count, threads=2)):
         truth.add(index, frame.mask)
         progress.advance()
         yield frame.image

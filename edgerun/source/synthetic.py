@@ -9,7 +9,9 @@ the shaded result is resampled to the picture. Nothing is kept from one frame to
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -74,9 +76,16 @@ class SyntheticScene:
         noisy = cv2.add(picture, _shifted(self._noise, microseconds, *size))
         return self._framed(as_bytes(noisy), label)
 
-    def frames(self, count: int) -> Iterator[SceneFrame]:
-        """The first `count` frames."""
-        return (self.frame(index) for index in range(count))
+    def frames(self, count: int, threads: int = 1) -> Iterator[SceneFrame]:
+        """The first `count` frames in order, each thread at most two frames ahead of what is taken."""
+        ahead: deque[Future[SceneFrame]] = deque(maxlen=2 * threads)
+        with ThreadPoolExecutor(threads, "edgerun-scene") as pool:
+            for index in range(count):
+                if len(ahead) == ahead.maxlen:
+                    yield ahead.popleft().result()
+                ahead.append(pool.submit(self.frame, index))
+            while ahead:
+                yield ahead.popleft().result()
 
     def _framed(self, picture: Bytes, label: Map) -> SceneFrame:
         """Picture and truth within the aperture, on black of the full size."""

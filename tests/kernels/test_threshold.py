@@ -84,3 +84,13 @@ def test_a_wrong_call_says_what_is_expected() -> None:
     out.flags.writeable = False
     with pytest.raises(ValueError, match="out 0 is read-only"):
         threshold(logits, geometry, window, out)
+
+
+def test_wide_grids_are_classified_in_several_chunks() -> None:
+    logits = np.asarray(cv2.GaussianBlur(np.random.default_rng(3).normal(0, 3, (9, 900)), (0, 0), 3), np.float32)
+    for width in (300, 900, 2000):  # source pixels per cell from a third to over two
+        geometry, window = Geometry(width, 40, width / 900, 40 / 9), (5, 0, width - 7, 40)
+        out = np.empty((40, width - 7), np.uint8)
+        threshold(logits, geometry, window, out)
+        clear = np.abs(reference.interpolate(logits, geometry, window)) > 1e-5
+        np.testing.assert_array_equal(out[clear], reference.threshold(logits, geometry, window)[clear])

@@ -73,16 +73,19 @@ constexpr int32_t kColumns = 16;  // interpolated at a time
 EDGERUN_INLINE void interpolate_columns(const Grid& grid, GridRows rows, int32_t cell, int32_t row_cell, int32_t x,
                                         int32_t x_end, int32_t y, int32_t y_end, const Window& out) {
   const int32_t left = cell < 0 ? 0 : cell, right = cell + 1 < grid.x.size ? cell + 1 : grid.x.size - 1;
+  const float level = grid.threshold;
+  const double first = grid_position(grid.x, x) - cell, step = grid.x.per_source;
   float across[kColumns];
-  const double first = grid_position(grid.x, x) - cell;
-  for (int i = 0; i < kColumns; ++i) across[i] = static_cast<float>(first + i * grid.x.per_source);
+#pragma GCC unroll 1
+  for (int i = 0; i < kColumns; ++i) across[i] = static_cast<float>(first + i * step);
   const bool has_room = x + kColumns <= out.x + out.width;
   for (int32_t row = y; row < y_end; ++row) {
     const float weight = static_cast<float>(grid_position(grid.y, row) - row_cell);
     const float a = mix(rows.upper[left], rows.lower[left], weight);
     const float b = mix(rows.upper[right], rows.lower[right], weight);
     uint8_t above[kColumns];
-    for (int i = 0; i < kColumns; ++i) above[i] = mix(a, b, across[i]) > grid.threshold ? 1 : 0;
+#pragma GCC unroll 1  // a loop that is unrolled first is not vectorised
+    for (int i = 0; i < kColumns; ++i) above[i] = mix(a, b, across[i]) > level ? 1 : 0;
     uint8_t* pixels = out.data + (row - out.y) * out.stride + (x - out.x);
     if (has_room) {
       memcpy(pixels, above, kColumns);
@@ -100,18 +103,47 @@ EDGERUN_INLINE void interpolate_cell(const Grid& grid, GridRows rows, int32_t ce
   }
 }
 
+constexpr int32_t kCellChunk = 256;  // cells classified at a time, on the stack
+
+// Classes of `count` cells from `first` on.
+EDGERUN_INLINE void classify_cells(const Grid& grid, GridRows rows, int32_t first, int32_t count,
+                                   uint8_t* EDGERUN_RESTRICT kinds) {
+  const float level = grid.threshold;
+  const int32_t inner_begin = first < 0 ? 0 : first;
+  const int32_t inner_end = first + count < grid.x.size ? first + count : grid.x.size - 1;
+  if (first < 0) kinds[0] = static_cast<uint8_t>(cell_class(grid, rows, first));
+  const float* upper = rows.upper + inner_begin;
+  const float* lower = rows.lower + inner_begin;
+  uint8_t* inner = kinds + (inner_begin - first);
+  for (int32_t i = 0; i < inner_end - inner_begin; ++i) {
+    const bool any = (upper[i] > level) | (upper[i + 1] > level) | (lower[i] > level) | (lower[i + 1] > level);
+    const bool all = (upper[i] > level) & (upper[i + 1] > level) & (lower[i] > level) & (lower[i + 1] > level);
+    inner[i] = static_cast<uint8_t>(any == all ? all : 2);
+  }
+  for (int32_t cell = inner_end < inner_begin ? inner_begin : inner_end; cell < first + count; ++cell) {
+    kinds[cell - first] = static_cast<uint8_t>(cell_class(grid, rows, cell));
+  }
+}
+
 // Fills source rows [y, y_end), all within the cells of grid row `row_cell`. Equal neighbours are filled as one.
 EDGERUN_INLINE void threshold_cell_row(const Grid& grid, int32_t row_cell, int32_t y, int32_t y_end,
                                        const Window& out) {
   const int32_t upper = row_cell < 0 ? 0 : row_cell, lower = row_cell + 1 < grid.y.size ? row_cell + 1 : upper;
   const GridRows rows = {grid.data + upper * grid.stride, grid.data + lower * grid.stride};
-  const int32_t end = out.x + out.width;
-  const int32_t last_cell = cell_at(grid.x, end - 1);
+  const int32_t end = out.x + out.width, cells_end = cell_at(grid.x, end - 1) + 1;
+  uint8_t kinds[kCellChunk];
+  int32_t chunk = 0, chunk_end = -1;
   for (int32_t x = out.x; x < end;) {
-    int32_t cell = cell_at(grid.x, x);
-    const int32_t first = cell, kind = cell_class(grid, rows, cell);
-    while (kind != 2 && cell < last_cell && cell_class(grid, rows, cell + 1) == kind) ++cell;
-    const int32_t x_end = cell_end(grid.x, cell, x, end);
+    const int32_t first = cell_at(grid.x, x);
+    if (first >= chunk_end) {
+      chunk = first;
+      chunk_end = cells_end - chunk < kCellChunk ? cells_end : chunk + kCellChunk;
+      classify_cells(grid, rows, chunk, chunk_end - chunk, kinds);
+    }
+    const uint8_t kind = kinds[first - chunk];
+    int32_t last = first;
+    while (kind != 2 && last + 1 < chunk_end && kinds[last + 1 - chunk] == kind) ++last;
+    const int32_t x_end = cell_end(grid.x, last, x, end);
     if (kind == 2) {
       interpolate_cell(grid, rows, first, row_cell, x, x_end, y, y_end, out);
     } else {
