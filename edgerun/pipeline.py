@@ -17,12 +17,12 @@ from typing import Protocol, TypeVar
 from edgerun.answer import DropReason, Policy
 from edgerun.clock import Clock
 from edgerun.decode import NoPicture, Outcome, Undecodable
-from edgerun.errors import EdgerunError
+from edgerun.errors import EdgerunError, ModelError
 from edgerun.frame import Frame
 from edgerun.infer.engine import Engine, EngineSlot
 from edgerun.model_package import ModelPackage
 from edgerun.postprocess.segmentation import segment
-from edgerun.preprocess.plan import PreprocessPlan, plan_for
+from edgerun.preprocess.plan import PreprocessPlan, picture_size, plan_for
 from edgerun.result import Segmentation
 from edgerun.session import Receipt, Session
 from edgerun.slot import Slot, SlotClosedError
@@ -52,27 +52,28 @@ class Feed(Protocol):
 
 
 class Model:
-    """A package with the engine that runs one of its graphs."""
+    """A package with the engine that runs one of its graphs. Raises ModelError when no picture can go through it."""
 
     def __init__(self, package: ModelPackage, engine: Engine) -> None:
         self.package = package
         self.engine = engine
         self._input = package.inputs[0]
         self._output = package.outputs[0]
+        height, width = picture_size(self._input, package.preprocess)
+        if self._output.dtype != "float32" or len(self._output.shape) != 4 or self._output.shape[:2] != (1, 1):
+            raise ModelError(f"model output {self._output}; a mask needs float32[1, 1, h, w]. Export the model again.")
+        self._stride = (width / self._output.shape[3], height / self._output.shape[2])
 
     def plan(self, frame: Frame) -> PreprocessPlan:
         return plan_for(frame, self.package.preprocess, self._input)
 
     def answer(self, slot: EngineSlot, plan: PreprocessPlan) -> Segmentation:
         """Read a finished slot. The result owns its memory."""
-        grid_height, grid_width = self._output.shape[2:]
-        height, width = self.package.input_size
-        stride = (width / grid_width, height / grid_height)
         declared = self.package.postprocess
         return segment(
             slot.outputs[self._output.name],
             plan.geometry,
-            stride,
+            self._stride,
             probability=declared.threshold,
             min_region_fraction=declared.min_region_fraction,
         )
@@ -92,7 +93,10 @@ def stage(name: str, receipt: Receipt, clock: Clock) -> Iterator[None]:
 
 
 class StreamPipeline:
-    """Runs one session over one leased engine slot. `close()` drains, `cancel()` doesn't; both join the threads."""
+    """Runs one session over one leased engine slot. `close()` drains, `cancel()` doesn't; both join the threads.
+
+    Either may be called from any thread, after `start`, and `cancel` while another thread is in `close`.
+    """
 
     def __init__(self, session: Session, model: Model, slot: EngineSlot, feed: Feed, limits: PipelineLimits) -> None:
         self._session = session
@@ -129,16 +133,15 @@ class StreamPipeline:
     def _join(self) -> None:
         for thread in self._threads:
             thread.join()
-        self._session.abandon(
-            DropReason.CANCELLED
-        )  # nothing is owed after a drain; after a cancel the decoder's own backlog is
+        # Nothing is owed after a drain; after a cancel a frame may be that was received meanwhile.
+        self._session.abandon(DropReason.CANCELLED)
 
     def _guard(self, loop: Callable[[], None]) -> None:
         """A fault of ours in one thread must not leave frames unanswered: the stream ends with them FAILED."""
         try:
             loop()
         except SlotClosedError:
-            pass  # the other thread has given up
+            pass  # the other thread has given up, and answered all frames
         except Exception:
             log.exception("a stream's %s thread failed", threading.current_thread().name)
             self.inbox.close()
@@ -172,20 +175,24 @@ class StreamPipeline:
         elif isinstance(outcome, Frame):
             receipt.stage_ns["decode"] = decode_ns
             outcome.capture_ns = receipt.capture_ns
-            self._supersede(self._ready.put(outcome))
+            self._make_ready(outcome)
         elif isinstance(outcome, NoPicture):
             self._session.withdraw(receipt)
         else:
             undecodable = isinstance(outcome, Undecodable)
             self._session.drop(receipt, DropReason.UNDECODABLE if undecodable else DropReason.OVERLOAD)
 
-    def _supersede(self, frame: Frame | None) -> None:
-        if frame is None:
-            return
-        receipt = self._session.receipt(frame.frame_id)
-        frame.release()
-        if receipt is not None:
-            self._session.drop(receipt, DropReason.SUPERSEDED)
+    def _make_ready(self, frame: Frame) -> None:
+        try:
+            superseded = self._ready.put(frame)
+        except SlotClosedError:
+            frame.release()
+            raise
+        if superseded is not None:
+            receipt = self._session.receipt(superseded.frame_id)
+            superseded.release()
+            if receipt is not None:
+                self._session.drop(receipt, DropReason.SUPERSEDED)
 
     def _infer_loop(self) -> None:
         for frame in _items(self._ready):

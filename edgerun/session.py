@@ -87,7 +87,8 @@ class Session:
                 return  # cancelled while it was running: its result is discarded
             self.ledger.count(reason, late=late)
         age = self._age(receipt)
-        self._emit(Answer(receipt.frame_id, receipt.capture_ns, age, receipt.stage_ns, result, reason, late))
+        stage_ns = dict(receipt.stage_ns)  # a cancelled frame's own thread may still be adding to them
+        self._emit(Answer(receipt.frame_id, receipt.capture_ns, age, stage_ns, result, reason, late))
 
     def _age(self, receipt: Receipt) -> int:
         return receipt.age_at_receipt_ns + self.clock.now_ns() - receipt.received_ns

@@ -2,7 +2,8 @@
 """Blend a marked region into a picture, in place, in the picture's own format.
 
 Per byte: new = (old * (256 - alpha) + colour * alpha + 128) >> 8, equal to `edgerun.kernels.reference.blend` to the
-last bit. A byte of a pixel that is not marked is never written. At 4:2:0 a chroma sample is blended only when all of
+last bit. Every byte of a pixel that is not marked keeps its value (next to marked ones it may be written with it, so
+no other thread may write the window's rows meanwhile). At 4:2:0 a chroma sample is blended only when all of
 its luma pixels inside the picture are marked, so no unmarked pixel changes colour; it then takes the greatest mark.
 """
 

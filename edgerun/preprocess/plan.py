@@ -29,7 +29,7 @@ class PreprocessPlan:
         colour: Colour,
     ) -> None:
         layout = Layout(declared.layout)
-        out_height, out_width = _picture_size(model_input, layout)
+        out_height, out_width = picture_size(model_input, declared)
         self._key = (pixel_format, width, height, colour)
         self._pack = ResizePack(
             pixel_format=pixel_format,
@@ -71,9 +71,9 @@ def plan_for(frame: Frame, declared: Preprocess, model_input: TensorSpec) -> Pre
     )
 
 
-def _picture_size(spec: TensorSpec, layout: Layout) -> tuple[int, int]:
-    """Rows and columns of a [1, 3, H, W] or [1, H, W, 3] uint8 input."""
-    channel_axis = 1 if layout is Layout.PLANAR else 3
+def picture_size(spec: TensorSpec, declared: Preprocess) -> tuple[int, int]:
+    """Rows and columns of a [1, 3, H, W] or [1, H, W, 3] uint8 input. Raises ModelError on any other."""
+    channel_axis = 1 if Layout(declared.layout) is Layout.PLANAR else 3
     if spec.dtype != "uint8" or len(spec.shape) != 4 or spec.shape[0] != 1 or spec.shape[channel_axis] != 3:
         expected = "uint8[1, 3, H, W]" if channel_axis == 1 else "uint8[1, H, W, 3]"
         raise ModelError(f"model input {spec}; camera pictures need {expected}. Export the model with uint8 input.")

@@ -36,6 +36,25 @@ EDGERUN_HD EDGERUN_INLINE uint8_t blend_byte(uint8_t old, uint16_t keep, uint16_
   return static_cast<uint8_t>(static_cast<uint16_t>(old * keep + add) >> 8);
 }
 
+// Chroma mark of four luma marks: none unless all are set, then the greatest.
+EDGERUN_HD EDGERUN_INLINE uint8_t chroma_mark(uint8_t a, uint8_t b, uint8_t c, uint8_t d) {
+  const uint8_t low_ab = a < b ? a : b, low_cd = c < d ? c : d, low = low_ab < low_cd ? low_ab : low_cd;
+  const uint8_t top_ab = a > b ? a : b, top_cd = c > d ? c : d, top = top_ab > top_cd ? top_ab : top_cd;
+  return low == 0 ? 0 : top;
+}
+
+// The chroma samples, along one axis, whose luma samples (those inside the picture) all lie in the window.
+struct Span {
+  int32_t begin, end;
+};
+
+EDGERUN_HD EDGERUN_INLINE Span covered_chroma(int32_t start, int32_t size, int32_t picture) {
+  const int32_t end = start + size;
+  return {(start + 1) / 2, end == picture ? (end + 1) / 2 : end / 2};
+}
+
+#ifndef __CUDACC_RTC__  // row loops of the CPU; a GPU thread takes the per-pixel functions above
+
 // Both bytes of a pair are blended in 16-bit lanes of their own, so nothing is widened and narrowed again.
 template <int BYTES>
 EDGERUN_INLINE void blend_even_block(const uint8_t* from, const Tint& EDGERUN_RESTRICT tint, uint8_t* to) {
@@ -118,23 +137,6 @@ EDGERUN_INLINE void blend_plane(const Plane& plane, const Marks& marks, const Ti
   }
 }
 
-// Chroma mark of four luma marks: none unless all are set, then the greatest.
-EDGERUN_HD EDGERUN_INLINE uint8_t chroma_mark(uint8_t a, uint8_t b, uint8_t c, uint8_t d) {
-  const uint8_t low_ab = a < b ? a : b, low_cd = c < d ? c : d, low = low_ab < low_cd ? low_ab : low_cd;
-  const uint8_t top_ab = a > b ? a : b, top_cd = c > d ? c : d, top = top_ab > top_cd ? top_ab : top_cd;
-  return low == 0 ? 0 : top;
-}
-
-// The chroma samples, along one axis, whose luma samples (those inside the picture) all lie in the window.
-struct Span {
-  int32_t begin, end;
-};
-
-EDGERUN_HD EDGERUN_INLINE Span covered_chroma(int32_t start, int32_t size, int32_t picture) {
-  const int32_t end = start + size;
-  return {(start + 1) / 2, end == picture ? (end + 1) / 2 : end / 2};
-}
-
 // Marks of `count` chroma samples from column `begin`; `picture` is the luma width.
 EDGERUN_INLINE void chroma_marks_row(const uint8_t* upper, const uint8_t* lower, int32_t begin, int32_t count,
                                      const Marks& marks, int32_t picture, uint8_t* EDGERUN_RESTRICT out) {
@@ -180,5 +182,7 @@ EDGERUN_INLINE void blend_picture(const Plane* planes, int32_t luma_bytes, int32
   if (chroma_bytes == 1) blend_chroma<1>(planes[0], planes + 1, marks, fill + 1, contour + 1);
   if (chroma_bytes == 2) blend_chroma<2>(planes[0], planes + 1, marks, fill + 1, contour + 1);
 }
+
+#endif  // __CUDACC_RTC__
 
 }  // namespace edgerun

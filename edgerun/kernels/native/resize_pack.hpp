@@ -36,6 +36,8 @@ struct ColumnTaps {
 constexpr int kBlock = 64;
 constexpr int kMaxTapPadding = 8;
 
+#ifndef __CUDACC_RTC__  // row loops of the CPU; a GPU thread takes the per-pixel functions above
+
 template <int N>
 EDGERUN_INLINE void mix_fixed_rows(Rows rows, const uint16_t* weight, int32_t bytes, bool add,
                                    uint16_t* EDGERUN_RESTRICT line) {
@@ -229,5 +231,7 @@ EDGERUN_INLINE void resize_pack_rows(const Resize& op, const Rows* plane, uint8_
     }
   }
 }
+
+#endif  // __CUDACC_RTC__
 
 }  // namespace edgerun

@@ -62,6 +62,8 @@ EDGERUN_HD EDGERUN_INLINE int32_t cell_class(const Grid& grid, GridRows rows, in
   return above == 0 ? 0 : above == 4 ? 1 : 2;
 }
 
+#ifndef __CUDACC_RTC__  // row loops of the CPU; a GPU thread takes the per-pixel functions above
+
 EDGERUN_INLINE void fill_cell(uint8_t* out, int64_t stride, int32_t width, int32_t height, int32_t value) {
   for (int32_t y = 0; y < height; ++y) memset(out + y * stride, value, width);
 }
@@ -162,5 +164,7 @@ EDGERUN_INLINE void threshold_window(const Grid& grid, const Window& out) {
     y = y_end;
   }
 }
+
+#endif  // __CUDACC_RTC__
 
 }  // namespace edgerun
