@@ -120,4 +120,5 @@ class EngineChoice:
     threads: int = 1
     spins: bool = False  # idle threads of the engine spin: a little faster alone, much slower beside a decoder
     cpus: tuple[int, ...] = ()  # pins the worker's process; empty: any
+    sums_fit_16_bits: bool = False  # an INT8 graph whose weights can't saturate a CPU without VNNI
     null: NullPlan | None = None

@@ -85,7 +85,7 @@ def _session_options(ort: Any, choice: EngineChoice) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if choice.spins else "0")
-    if saturates_int8():
+    if saturates_int8() and not choice.sums_fit_16_bits:
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 

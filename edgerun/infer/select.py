@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from edgerun.device_profile import DeviceProfile  # pydantic is slow to import, and no worker needs it
     from edgerun.infer.in_process import InProcessEngine
     from edgerun.infer.worker import WorkerOptions
+    from edgerun.model_package import GraphFile
 
 ENGINES = ("openvino", "onnxruntime", "null")
+LOWERED_FOR_X86 = "int8-cpu-x86"  # exporters/lower.py keeps sums of products within 16 bits there
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,15 @@ def load_engine(
 
 
 def load_engine_for(
-    profile: DeviceProfile, graph: str, precision: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    profile: DeviceProfile,
+    graph: GraphFile,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    *,
+    engine: str | None = None,
+    clock: Clock | None = None,
 ) -> LoadedEngine:
-    """Load the graph of one precision as a device profile says. The caller picks the precision, by the same profile."""
+    """Load a package's graph as a device profile says, or with `engine` and no other."""
     from edgerun.infer.worker import WorkerOptions
 
     worker = WorkerOptions(
@@ -104,8 +112,15 @@ def load_engine_for(
         restart_backoff_s=profile.worker.restart_backoff_ms / 1e3,
         max_backoff_s=profile.worker.max_backoff_ms / 1e3,
     )
-    choice = EngineChoice("", graph, threads=profile.threads.infer, cpus=profile.worker.cpus)
-    return load_engine(choice, profile.engines_for(precision), inputs, outputs, worker=worker)
+    choice = EngineChoice(
+        "",
+        str(graph.path),
+        threads=profile.threads.infer,
+        cpus=profile.worker.cpus,
+        sums_fit_16_bits=graph.id == LOWERED_FOR_X86,
+    )
+    order = (engine,) if engine else profile.engines_for(graph.id)
+    return load_engine(choice, order, inputs, outputs, worker=worker, clock=clock)
 
 
 def require_specs(graph: str, engine: Engine, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:

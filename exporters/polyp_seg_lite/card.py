@@ -55,11 +55,12 @@ Marks colorectal polyps in a colonoscopy picture: uint8 RGB [1, 3, 320, 320] -> 
 monitoring of patients; not cleared by any regulatory body. Licence: see LICENSE beside this file.
 
 ## Data
-- Trained on 800 of the 1000 images of Kvasir-SEG (Jha et al., MMM 2020; research and education only) and on frames of
-  edgerun's synthetic scene with seeds below {counts[synthetic_first_seed]}.
+- Trained on 800 of the 1000 images of Kvasir-SEG (Jha et al., MMM 2020; research and education only) and on one frame
+  each of 240 of edgerun's synthetic scenes (seeds 0 to 239), by `exporters/polyp_seg_lite/train.py`.
 - Tested on the other {counts[kvasir_images]} images, by the public split of
-  AnupamPatil899/endoscopy-polyp-segmentation. The schedule was fixed beforehand and the last averaged weights were
-  kept: no checkpoint was chosen by its test score.
+  AnupamPatil899/endoscopy-polyp-segmentation. The last averaged weights were kept: no checkpoint was chosen by its test
+  score. The test scores of the first of the two training stages were seen before the second was planned.
+- Evaluation scenes have seeds from {counts[synthetic_first_seed]} up, which training never saw.
 - Kvasir-SEG doesn't mark which frames are of one patient, so patients may be on both sides of the split. Nearly every
   picture in it shows a polyp: false positives on healthy video will be more frequent than any figure here suggests.
 - Encoder initialised from the ShuffleNetV2 0.5x of FastestDet (dog-qiuqiu, BSD-3-Clause), itself trained on ImageNet.

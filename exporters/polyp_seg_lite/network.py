@@ -20,12 +20,26 @@ FINE_CHANNELS = 48
 HEAD_CHANNELS = 32
 
 
-def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+class ConvNorm(nn.Sequential):
     """A bias-free convolution with its batch normalisation, which export folds into one."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-    )
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+    @property
+    def conv(self) -> nn.Conv2d:
+        conv = self[0]
+        assert isinstance(conv, nn.Conv2d)
+        return conv
+
+    @property
+    def norm(self) -> nn.BatchNorm2d:
+        norm = self[1]
+        assert isinstance(norm, nn.BatchNorm2d)
+        return norm
 
 
 class Unit(nn.Module):
@@ -33,9 +47,9 @@ class Unit(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.expand = conv_norm(inputs, outputs, 1)
-        self.spatial = conv_norm(outputs, outputs, 3, stride, groups=outputs)
-        self.project = conv_norm(outputs, outputs, 1)
+        self.expand = ConvNorm(inputs, outputs, 1)
+        self.spatial = ConvNorm(outputs, outputs, 3, stride, groups=outputs)
+        self.project = ConvNorm(outputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.project(self.spatial(F.relu(self.expand(x)))))
@@ -53,9 +67,9 @@ class Join(nn.Module):
 
     def __init__(self, coarse: int, fine: int, width: int) -> None:
         super().__init__()
-        self.reduce = conv_norm(coarse, width, 1)
-        self.lateral = conv_norm(fine, width, 1)
-        self.merge = conv_norm(width, width, 3)
+        self.reduce = ConvNorm(coarse, width, 1)
+        self.lateral = ConvNorm(fine, width, 1)
+        self.merge = ConvNorm(width, width, 3)
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         raised = F.interpolate(self.reduce(coarse), scale_factor=2, mode="nearest")
@@ -67,7 +81,7 @@ class PolypSegLite(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = conv_norm(3, STEM_CHANNELS, 3, stride=2)
+        self.stem = ConvNorm(3, STEM_CHANNELS, 3, stride=2)
         widths = (STEM_CHANNELS, *STAGE_CHANNELS)
         self.stages = nn.ModuleList(
             Stage(a, b, units) for a, b, units in zip(widths, STAGE_CHANNELS, STAGE_UNITS, strict=False)
@@ -75,7 +89,7 @@ class PolypSegLite(nn.Module):
         self.join16 = Join(STAGE_CHANNELS[2], STAGE_CHANNELS[1], DECODER_CHANNELS)
         self.join8 = Join(DECODER_CHANNELS, STAGE_CHANNELS[0], DECODER_CHANNELS)
         self.join4 = Join(DECODER_CHANNELS, STEM_CHANNELS, FINE_CHANNELS)
-        self.head = conv_norm(FINE_CHANNELS, HEAD_CHANNELS, 3)
+        self.head = ConvNorm(FINE_CHANNELS, HEAD_CHANNELS, 3)
         self.logit = nn.Conv2d(HEAD_CHANNELS, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,4 +98,5 @@ class PolypSegLite(nn.Module):
         s16 = self.stages[1](s8)
         s32 = self.stages[2](s16)
         fine = self.join4(self.join8(self.join16(s32, s16), s8), s4)
-        return self.logit(F.relu(self.head(fine)))
+        logits: Tensor = self.logit(F.relu(self.head(fine)))
+        return logits

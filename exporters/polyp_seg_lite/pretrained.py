@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from exporters.polyp_seg_lite.network import PolypSegLite, Unit
+from exporters.polyp_seg_lite.network import ConvNorm, PolypSegLite, Unit
 
 StateDict = dict[str, Tensor]
 
@@ -40,15 +40,13 @@ def pour_shufflenet(source: StateDict, network: PolypSegLite, images: Tensor) ->
     _settle(network, carried, images)
 
 
-def _pour_stem(source: StateDict, stem: nn.Sequential) -> None:
-    conv, norm = stem[0], stem[1]
-    assert isinstance(conv, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
+def _pour_stem(source: StateDict, stem: ConvNorm) -> None:
     kernel = source["first_conv.0.weight"].flip(1) * (128 / 255)  # BGR / 255 -> RGB, (x - 128) / 128
     with torch.no_grad():
-        conv.weight.copy_(kernel)
-    _copy_norm(source, "first_conv.1.", norm, slice(None))
-    norm.running_mean -= kernel.sum((1, 2, 3))  # x / 255 = (128 / 255) * n + 128 / 255
+        stem.conv.weight.copy_(kernel)
+    _copy_norm(source, "first_conv.1.", stem.norm, slice(None))
+    assert stem.norm.running_mean is not None
+    stem.norm.running_mean -= kernel.sum((1, 2, 3))  # x / 255 = (128 / 255) * n + 128 / 255
 
 
 def _copy_norm(source: StateDict, prefix: str, norm: nn.BatchNorm2d, rows: slice) -> None:
@@ -59,32 +57,37 @@ def _copy_norm(source: StateDict, prefix: str, norm: nn.BatchNorm2d, rows: slice
 
 def _pour_unit(source: StateDict, prefix: str, unit: Unit, *, downsamples: bool) -> list[tuple[nn.BatchNorm2d, Tensor]]:
     """Returns the normalisations with the indices of the channels that they must leave alone."""
-    expand, spatial, project = ((block[0], block[1]) for block in (unit.expand, unit.spatial, unit.project))
-    outputs, inputs = expand[0].weight.shape[:2]
+    expand, spatial, project = unit.expand.conv.weight, unit.spatial.conv.weight, unit.project.conv.weight
+    norms = (unit.expand.norm, unit.spatial.norm, unit.project.norm)
+    outputs, inputs = expand.shape[:2]
     half = outputs // 2
     kept, main = slice(0, half), slice(half, outputs)
+    through = torch.arange(half)
     b = prefix + "branch_main."
     with torch.no_grad():
-        for conv, _ in (expand, spatial, project):
-            conv.weight.zero_()
+        for kernel in (expand, spatial, project):
+            kernel.zero_()
         columns = torch.arange(inputs) if downsamples else torch.arange(1, inputs, 2)
-        expand[0].weight[main, columns] = source[b + "0.weight"]
-        expand[0].weight[torch.arange(half), torch.arange(half) * (1 if downsamples else 2)] = 1.0
-        spatial[0].weight[main] = source[b + "3.weight"]
-        project[0].weight[main, main] = source[b + "5.weight"]
-        for index, (_, norm) in zip((1, 4, 6), (expand, spatial, project), strict=True):
+        expand[main, columns] = source[b + "0.weight"]
+        expand[through, through * (1 if downsamples else 2)] = 1.0
+        spatial[main] = source[b + "3.weight"]
+        project[main, main] = source[b + "5.weight"]
+        for index, norm in zip((1, 4, 6), norms, strict=True):
             _copy_norm(source, f"{b}{index}.", norm, main)
-        through = torch.arange(half)
         if not downsamples:
-            spatial[0].weight[kept, 0, 1, 1] = 1.0
-            project[0].weight[through, through] = 1.0
-            return [(norm, through) for _, norm in (expand, spatial, project)]
-        p = prefix + "branch_proj."
-        spatial[0].weight[kept] = source[p + "0.weight"]
-        project[0].weight[kept, kept] = source[p + "2.weight"]
-        _copy_norm(source, p + "1.", spatial[1], kept)
-        _copy_norm(source, p + "3.", project[1], kept)
-        return [(expand[1], through)]
+            spatial[kept, 0, 1, 1] = 1.0
+            project[through, through] = 1.0
+            return [(norm, through) for norm in norms]
+        _pour_projection(source, prefix + "branch_proj.", unit, kept)
+        return [(norms[0], through)]
+
+
+def _pour_projection(source: StateDict, prefix: str, unit: Unit, kept: slice) -> None:
+    """The second branch of a unit that halves the resolution: depthwise, then 1x1."""
+    unit.spatial.conv.weight[kept] = source[prefix + "0.weight"]
+    unit.project.conv.weight[kept, kept] = source[prefix + "2.weight"]
+    _copy_norm(source, prefix + "1.", unit.spatial.norm, kept)
+    _copy_norm(source, prefix + "3.", unit.project.norm, kept)
 
 
 def _settle(network: PolypSegLite, carried: list[tuple[nn.BatchNorm2d, Tensor]], images: Tensor) -> None:
@@ -99,10 +102,7 @@ def _settle(network: PolypSegLite, carried: list[tuple[nn.BatchNorm2d, Tensor]],
         norm.running_mean[channels], norm.running_var[channels] = mean, var
         norm.weight[channels], norm.bias[channels] = (var + norm.eps).sqrt(), mean
 
-    hooks = [
-        norm.register_forward_pre_hook(lambda m, a, c=channels: before(m, a, c))  # type: ignore[misc]
-        for norm, channels in carried
-    ]
+    hooks = [norm.register_forward_pre_hook(lambda m, a, c=channels: before(m, a, c)) for norm, channels in carried]
     with torch.no_grad():
         network.eval()(images)
     for hook in hooks:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train polyp-seg-lite: `python -m exporters.polyp_seg_lite.train --data DIR --out DIR [--pretrained FILE]`.
+"""Train polyp-seg-lite: `python -m exporters.polyp_seg_lite.train --data DIR --pretrained FILE --out DIR`.
 
-The schedule is fixed before the run and the last averaged weights are what is kept: no checkpoint is chosen
-by its score on the 200 test images.
+What is kept is the last averaged weights: no checkpoint is chosen by its score. The scores that are printed while it
+runs are on the 200 test images, for the log only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -27,6 +28,7 @@ from exporters.polyp_seg_lite.network import PolypSegLite
 from exporters.polyp_seg_lite.pretrained import load_shufflenet, pour_shufflenet
 
 SIDE = 320
+SCORE_EVERY = 10  # epochs
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -37,7 +39,8 @@ def normalise(images: Tensor) -> Tensor:
 def boundary_weight(mask: Image) -> NDArray[np.float32]:
     """1 in flat areas, up to 6 where a 31-pixel window sees both classes (F3Net, AAAI 2020)."""
     share = cv2.blur(mask, (31, 31)).astype(np.float32) - mask.astype(np.float32)
-    return 1 + 5 / 255 * np.abs(share)
+    weight: NDArray[np.float32] = 1 + np.float32(5 / 255) * np.abs(share)
+    return weight
 
 
 def structure_loss(logits: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
@@ -100,61 +103,79 @@ def average_into(average: PolypSegLite, network: PolypSegLite, decay: float) -> 
                 a.lerp_(b, 1 - decay)
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingStage:
+    """A one-cycle schedule over `epochs`, ended after `last_epoch` of them; `synthetic` scenes join the images."""
+
+    epochs: int
+    last_epoch: int
+    synthetic: int
+    rate: float
+    batch: int = 16
+
+
+# The shipped weights. The second stage starts from the averaged weights of the first, which was ended early.
+RECIPE = (
+    TrainingStage(epochs=60, last_epoch=52, synthetic=0, rate=1.5e-3),
+    TrainingStage(epochs=70, last_epoch=70, synthetic=240, rate=1.2e-3),
+)
+ENCODER_RATE = 0.4  # of the stage's: the encoder comes trained
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with Kvasir-SEG and reference_anupam")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pretrained", type=Path, help="FastestDet's shufflenetv2.pth")
-    parser.add_argument("--resume", type=Path, help="start from these weights of this network")
-    parser.add_argument("--synthetic", type=int, default=0, help="synthetic scenes added to the training images")
-    parser.add_argument("--epochs", type=int, default=120)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--score-every", type=int, default=20)
+    parser.add_argument("--pretrained", type=Path, required=True, help="FastestDet's shufflenetv2.pth")
+    parser.add_argument("--out", type=Path, required=True, help="log.jsonl and average.pth go there")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     cv2.setNumThreads(1)
-    train = [shrink(s) for s in read_split(args.data, "train")]
-    train += synthetic_samples(args.synthetic)
+    images = [shrink(s) for s in read_split(args.data, "train")]
     test = read_split(args.data, "val")
     network = PolypSegLite()
-    if args.pretrained:
-        pour_shufflenet(load_shufflenet(args.pretrained), network, make_batch(train[:32], 1)[0])
-    if args.resume:
-        network.load_state_dict(torch.load(args.resume, weights_only=True))
-    fit(network, train, test, args)
+    pour_shufflenet(load_shufflenet(args.pretrained), network, make_batch(images[:32], 1)[0])
+    for stage in RECIPE:
+        network = fit(network, images + synthetic_samples(stage.synthetic), test, stage, args.out)
 
 
-def fit(network: PolypSegLite, train: list[Sample], test: list[Sample], args: argparse.Namespace) -> None:
-    network.to(memory_format=torch.channels_last)
+def fit(
+    network: PolypSegLite, train: list[Sample], test: list[Sample], stage: TrainingStage, out: Path
+) -> PolypSegLite:
+    """Returns the averaged network, which is also saved after each epoch."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
     average = copy.deepcopy(network)
-    encoder = [*network.stem.parameters(), *network.stages.parameters()]
-    known = {id(p) for p in encoder}
-    decoder = [p for p in network.parameters() if id(p) not in known]
-    slow = 0.4 if args.pretrained or args.resume else 1.0
-    groups = [{"params": encoder, "lr": args.rate * slow}, {"params": decoder, "lr": args.rate}]
-    optimiser = torch.optim.AdamW(groups, weight_decay=1e-2)
-    steps = args.epochs * (len(train) // args.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, [g["lr"] for g in groups], total_steps=steps + 1, pct_start=0.05, div_factor=20, final_div_factor=50
-    )
-    log = (args.out / "log.jsonl").open("a")
-    with ThreadPoolExecutor(1) as pool:
-        for epoch in range(args.epochs):
+    optimiser, schedule = optimiser_for(network, stage, stage.epochs * (len(train) // stage.batch))
+    with ThreadPoolExecutor(1) as pool, (out / "log.jsonl").open("a") as log:
+        for epoch in range(stage.last_epoch):
             began, losses = time.perf_counter(), []
             network.train()
-            for batch in batches(train, args.batch, epoch, pool):
+            for batch in batches(train, stage.batch, epoch, pool):
                 losses.append(step(network, optimiser, *batch))
                 schedule.step()
                 average_into(average, network, min(0.998, (1 + schedule.last_epoch) / (10 + schedule.last_epoch)))
             row = {"epoch": epoch, "loss": float(np.mean(losses)), "seconds": time.perf_counter() - began}
-            if (epoch + 1) % args.score_every == 0 or epoch + 1 == args.epochs:
+            if (epoch + 1) % SCORE_EVERY == 0 or epoch + 1 == stage.last_epoch:
                 row["test_dice"] = mean_dice(average, test)
-            log.write(json.dumps(row) + "\n")
-            log.flush()
+            print(json.dumps(row), file=log, flush=True)
             print(row, flush=True)
-            torch.save(average.state_dict(), args.out / "average.pth")
+            torch.save(average.state_dict(), out / "average.pth")
+    return average
+
+
+def optimiser_for(
+    network: PolypSegLite, stage: TrainingStage, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
+    encoder = [*network.stem.parameters(), *network.stages.parameters()]
+    known = {id(p) for p in encoder}
+    decoder = [p for p in network.parameters() if id(p) not in known]
+    rates = [stage.rate * ENCODER_RATE, stage.rate]
+    groups = [{"params": encoder, "lr": rates[0]}, {"params": decoder, "lr": rates[1]}]
+    optimiser = torch.optim.AdamW(groups, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rates, total_steps=steps + 1, pct_start=0.05, div_factor=20, final_div_factor=50
+    )
+    return optimiser, schedule
 
 
 def step(
@@ -165,7 +186,7 @@ def step(
     logits = F.interpolate(logits.float(), size=masks.shape[2:], mode="bilinear", align_corners=False)
     loss = structure_loss(logits, masks, weights)
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimiser.step()
     return float(loss.detach())

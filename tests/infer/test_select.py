@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgerun.device_profile import default_profile
@@ -11,6 +13,7 @@ from edgerun.infer.engine import EngineChoice, NullPlan
 from edgerun.infer.null import NullEngine
 from edgerun.infer.openvino import OpenVinoEngine
 from edgerun.infer.select import first_available, load_engine, load_engine_for
+from edgerun.model_package import GraphFile
 from edgerun.tensor import TensorSpec
 
 X = TensorSpec("x", "uint8", (4,))
@@ -62,6 +65,6 @@ def test_engine_for_a_profile(root_graph: str) -> None:
     x, root, cast = (
         TensorSpec(n, t, (1, 256, 256)) for n, t in (("x", "float32"), ("root", "float32"), ("bytes", "uint8"))
     )
-    loaded = load_engine_for(default_profile(), root_graph, "fp32", [x], [root, cast])
+    loaded = load_engine_for(default_profile(), GraphFile("fp32", Path(root_graph), ""), [x], [root, cast])
     assert loaded.name == "onnxruntime"
     loaded.engine.close()
