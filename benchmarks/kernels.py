@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernels against OpenCV's passes for the same work, one thread each, rounds of both interleaved.
 
-`python -m benchmarks.kernels [--json FILE]`. A ratio is OpenCV's time over edgerun's, the median over the rounds.
+`python -m benchmarks.kernels [--json FILE]`. A ratio is the baseline's time over edgerun's, the median over the rounds.
 OpenCV writes into buffers that exist, and is given what it needs ready made: colour pictures, masks, chroma masks.
+The blend has two baselines, both with ready masks and an opaque contour. "region only, best" touches nothing but the
+marked region. "copy + addWeighted" is the usual idiom: mark a copy of the whole picture, then blend the region of both;
+the goal is stated against that one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import cv2
@@ -28,6 +31,7 @@ from edgerun.kernels.blend import blend
 from edgerun.kernels.planes import Window
 from edgerun.kernels.resize_pack import Filter, ResizePack
 from edgerun.kernels.threshold import threshold
+from edgerun.profiling.machine import machine_fingerprint
 
 Call = Callable[[], object]
 
@@ -38,35 +42,38 @@ ALPHA = 96
 FILL, CONTOUR = (0, 200, 80), (255, 230, 0)
 
 
+PACKAGES = "edgerun", "numpy", "opencv-python-headless"
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     name: str
     goal: float | None
     edgerun: Call
-    opencv: tuple[Call, ...]  # ways to do the same; the fastest counts
+    baseline: str
+    opencv: tuple[Call, ...]  # ways to do the baseline; the fastest counts
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    name: str
+    case: str
     edgerun_ms: float
-    opencv_ms: float
+    baseline: str
+    baseline_ms: float
     ratio: float
     goal: float | None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="edgerun's kernels against OpenCV")
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--json", type=Path, help="append a line of JSON per row to this file")
     parser.add_argument("--rounds", type=int, default=40)
     options = parser.parse_args()
     cv2.setNumThreads(1)
     rows = [measure(case, options.rounds) for case in cases()]
     show(rows)
     if options.json:
-        options.json.write_text(
-            json.dumps({"machine": machine(), "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
-        )
+        append(options.json, rows)
 
 
 def cases() -> Iterator[Case]:
@@ -81,7 +88,8 @@ def measure(case: Case, rounds: int) -> Row:
     repeats = [max(1, int(ROUND_NS / timed(call, 5))) for call in (case.edgerun, baseline)]
     pairs = [(timed(case.edgerun, repeats[0]), timed(baseline, repeats[1])) for _ in range(rounds)]
     ours, theirs = (statistics.median(side) / 1e6 for side in zip(*pairs, strict=True))
-    return Row(case.name, ours, theirs, statistics.median(b / a for a, b in pairs), case.goal)
+    ratio = statistics.median(b / a for a, b in pairs)
+    return Row(case.name, round(ours, 6), case.baseline, round(theirs, 6), round(ratio, 3), case.goal)
 
 
 def timed(call: Call, repeats: int) -> float:
@@ -95,7 +103,7 @@ def timed(call: Call, repeats: int) -> float:
 def resize_cases() -> Iterator[Case]:
     for filter, name, goal in ((Filter.BILINEAR, "bilinear", 3.0), (Filter.AREA, "area", 5.0)):
         for pixel_format in (PixelFormat.I420, PixelFormat.NV12, PixelFormat.BGR):
-            yield resize_case(pixel_format, filter, f"{name} {pixel_format.name} 1080p to {SIDE}x{SIDE}", goal)
+            yield resize_case(pixel_format, filter, f"{name} {pixel_format.name} 1080p to {SIDE}", goal)
 
 
 def resize_case(pixel_format: PixelFormat, filter: Filter, name: str, goal: float) -> Case:
@@ -109,6 +117,7 @@ def resize_case(pixel_format: PixelFormat, filter: Filter, name: str, goal: floa
         name,
         goal if pixel_format is not PixelFormat.BGR else None,
         lambda: plan.write(planes, out),
+        "OpenCV uint8 passes",
         opencv_resizes(packed, pixel_format, cv2.INTER_LINEAR if filter is Filter.BILINEAR else cv2.INTER_AREA),
     )
 
@@ -158,14 +167,19 @@ def picture(pixel_format: PixelFormat) -> tuple[NDArray[np.uint8], tuple[Plane, 
 
 def blend_cases() -> Iterator[Case]:
     window, marks = ellipse()
-    for pixel_format, goal in ((PixelFormat.BGR, 8.0), (PixelFormat.I420, None)):
-        planes = picture(pixel_format)[1]
-        yield Case(
-            f"blend of a {window[2]}x{window[3]} ellipse on {pixel_format.name} 1080p",
-            goal,
-            lambda planes=planes, f=pixel_format: blend(planes, f, BT601, marks, window, FILL, CONTOUR, ALPHA, 256),  # type: ignore[misc]
-            opencv_blends(picture(pixel_format)[1], marks, window),
-        )
+    for pixel_format in (PixelFormat.BGR, PixelFormat.I420):
+        name = f"blend {pixel_format.name} 1080p {window[2]}x{window[3]}"
+        ours = edgerun_blend(pixel_format, marks, window)
+        if pixel_format is PixelFormat.BGR:
+            copies = opencv_copy_blends(picture(pixel_format)[0], marks, window)
+            yield Case(name, 8.0, ours, "OpenCV copy + addWeighted", copies)
+        regions = opencv_blends(picture(pixel_format)[1], marks, window)
+        yield Case(name, None, ours, "OpenCV region only, best", regions)
+
+
+def edgerun_blend(pixel_format: PixelFormat, marks: NDArray[np.uint8], window: Window) -> Call:
+    planes = picture(pixel_format)[1]
+    return lambda: blend(planes, pixel_format, BT601, marks, window, FILL, CONTOUR, ALPHA, 256)
 
 
 def ellipse() -> tuple[Window, NDArray[np.uint8]]:
@@ -195,6 +209,27 @@ def opencv_blends(planes: tuple[Plane, ...], marks: NDArray[np.uint8], window: W
     return blend_then_masked_copy, masked_copy_then_blend
 
 
+def opencv_copy_blends(picture: Plane, marks: NDArray[np.uint8], window: Window) -> tuple[Call, ...]:
+    """The usual idiom: mark a copy of the picture, blend the region of both. With a new copy, and with one kept."""
+    region, _, fill, contour, fill_mask, contour_mask = region_of(picture, marks, window)
+    (x, y, w, h), kept = window, np.empty_like(picture)
+
+    def blend_with(overlay: NDArray[np.uint8]) -> None:
+        marked = overlay[y : y + h, x : x + w]
+        cv2.copyTo(fill, fill_mask, marked)
+        cv2.addWeighted(region, 1 - ALPHA / 256, marked, ALPHA / 256, 0, dst=region)
+        cv2.copyTo(contour, contour_mask, region)
+
+    def new_copy() -> None:
+        blend_with(picture.copy())
+
+    def copy_into_kept() -> None:
+        np.copyto(kept, picture)
+        blend_with(kept)
+
+    return new_copy, copy_into_kept
+
+
 def region_of(plane: Plane, marks: NDArray[np.uint8], window: Window) -> tuple[NDArray[np.uint8], ...]:
     x, y, w, h = (side * plane.shape[0] // HEIGHT for side in window)
     region = plane[y : y + h, x : x + w]
@@ -220,31 +255,37 @@ def threshold_case() -> Case:
         cv2.compare(scaled, zero, cv2.CMP_GT, dst=out)
 
     return Case(
-        f"threshold of logits in a {window[2]}x{window[3]} window",
+        f"threshold {window[2]}x{window[3]}",
         None,
         lambda: threshold(logits, geometry, window, out),
+        "OpenCV resize, compare",
         (opencv,),
     )
 
 
-def show(rows: list[Row]) -> None:
-    table = Table("kernel", "edgerun ms", "OpenCV ms", "ratio", "goal", title=machine())
+def show(rows: Iterable[Row]) -> None:
+    table = Table("kernel", title=f"{machine_fingerprint().cpu}; OpenCV {cv2.__version__}; one thread each")
+    table.add_column("edgerun ms", justify="right")
+    table.add_column("baseline")
+    for heading in ("its ms", "ratio", "goal"):
+        table.add_column(heading, justify="right")
     for row in rows:
         goal = "" if row.goal is None else f">= {row.goal:g}"
-        table.add_row(row.name, f"{row.edgerun_ms:.4f}", f"{row.opencv_ms:.4f}", f"{row.ratio:.2f}", goal)
-    Console(width=120).print(table)
+        table.add_row(
+            row.case, f"{row.edgerun_ms:.4f}", row.baseline, f"{row.baseline_ms:.4f}", f"{row.ratio:.2f}", goal
+        )
+    Console(width=100, highlight=False).print(table)
 
 
-def machine() -> str:
-    model = next(
-        (line.split(":")[1].strip() for line in cpuinfo() if line.startswith("model name")), platform.machine()
-    )
-    return f"{model}; OpenCV {cv2.__version__}; x86-64 level up to {_native.x86_level}; one thread each"
-
-
-def cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+def append(path: Path, rows: Iterable[Row]) -> None:
+    """One JSON object per line: what was measured, when, on what machine and with which versions."""
+    machine = asdict(machine_fingerprint(PACKAGES))
+    versions = machine.pop("packages") | {"python": machine.pop("python"), "x86_level": _native.x86_level}
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    with path.open("a", encoding="utf-8") as file:
+        for row in rows:
+            record = {"date": date, **asdict(row), "machine": machine, "versions": versions}
+            file.write(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":

@@ -36,15 +36,15 @@ class ResizePack:
 
 def blend(
     planes: tuple[NDArray[np.uint8], ...],
-    pixel_bytes: tuple[int, int, int],
+    format: int,
     marks: NDArray[np.uint8],
-    corner: tuple[int, int],
+    window: tuple[int, int, int, int],
     fill: tuple[int, int, int],
     fill_alpha: int,
     contour: tuple[int, int, int],
     contour_alpha: int,
     /,
-) -> None: ...
+) -> bool: ...
 def threshold(
     logits: NDArray[np.float32],
     geometry: tuple[float, float, float, float],

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from edgerun.frame import Colour, PixelFormat, Plane, plane_shapes
 from edgerun.kernels import _native
-from edgerun.kernels.planes import PIXEL_BYTES, Window, check_map, check_planes, check_window, check_writeable
+from edgerun.kernels.planes import FORMAT_CODE, Window, check_map, check_planes, check_window, check_writeable
 from edgerun.kernels.ycbcr import Rgb, pixel_bytes
 
 MARK_NONE, MARK_FILL, MARK_CONTOUR = 0, 1, 2
 
 _UINT8 = np.dtype(np.uint8)
-_plane_shapes = functools.lru_cache(maxsize=64)(plane_shapes)
 
 
 def blend(
@@ -40,21 +39,26 @@ def blend(
 
     Alphas run from 0 (leave) to 256 (replace). Runs without the GIL; raises ValueError on what doesn't fit together.
     """
-    check_picture(planes, pixel_format)
-    check_writeable(planes, f"{pixel_format.name} plane")
-    check_window(window, planes[0].shape[1], planes[0].shape[0])
-    check_map("marks", marks, _UINT8, (window[3], window[2]))
-    for name, alpha in (("alpha_256", alpha_256), ("contour_alpha_256", contour_alpha_256)):
-        if not 0 <= alpha <= 256:
-            raise ValueError(f"{name} is {alpha}; expected 0 to 256")
-    fill = pixel_bytes(fill_rgb, pixel_format, colour)
-    contour = pixel_bytes(contour_rgb, pixel_format, colour)
-    corner = window[0], window[1]
-    _native.blend(planes, PIXEL_BYTES[pixel_format], marks, corner, fill, alpha_256, contour, contour_alpha_256)
+    code, fill, contour = _native_tints(pixel_format, colour, fill_rgb, contour_rgb)
+    if not _native.blend(planes, code, marks, window, fill, alpha_256, contour, contour_alpha_256):
+        check_picture(planes, pixel_format)
+        check_writeable(planes, f"{pixel_format.name} plane")
+        check_window(window, planes[0].shape[1], planes[0].shape[0])
+        check_map("marks", marks, _UINT8, (window[3], window[2]))
+        for name, alpha in (("alpha_256", alpha_256), ("contour_alpha_256", contour_alpha_256)):
+            if not 0 <= alpha <= 256:
+                raise ValueError(f"{name} is {alpha}; expected 0 to 256")
+        raise ValueError(f"planes are {[type(plane) for plane in planes]}; expected arrays that offer their buffer")
+
+
+@functools.lru_cache(maxsize=64)
+def _native_tints(pixel_format: PixelFormat, colour: Colour, fill_rgb: Rgb, contour_rgb: Rgb) -> tuple[int, Rgb, Rgb]:
+    fill, contour = (pixel_bytes(rgb, pixel_format, colour) for rgb in (fill_rgb, contour_rgb))
+    return FORMAT_CODE[pixel_format], fill, contour
 
 
 def check_picture(planes: tuple[Plane, ...], pixel_format: PixelFormat) -> None:
     """The first plane gives the picture's size; the others must agree with it."""
     if not planes or planes[0].ndim < 2:
         raise ValueError(f"{pixel_format.name} needs planes of rows and columns, found {[p.shape for p in planes]}")
-    check_planes(planes, _plane_shapes(pixel_format, planes[0].shape[1], planes[0].shape[0]), pixel_format)
+    check_planes(planes, plane_shapes(pixel_format, planes[0].shape[1], planes[0].shape[0]), pixel_format)

@@ -21,14 +21,6 @@ FORMAT_CODE = {  # `enum class Format` in resize_pack.hpp
     PixelFormat.RGB: 3,
     PixelFormat.MONO: 4,
 }
-PIXEL_BYTES = {  # of each plane
-    PixelFormat.I420: (1, 1, 1),
-    PixelFormat.NV12: (1, 2, 0),
-    PixelFormat.BGR: (3, 0, 0),
-    PixelFormat.RGB: (3, 0, 0),
-    PixelFormat.MONO: (1, 0, 0),
-}
-
 _UINT8 = np.dtype(np.uint8)
 
 

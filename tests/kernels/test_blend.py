@@ -64,10 +64,12 @@ def test_equals_the_reference(
         np.testing.assert_array_equal(plane, truth)
 
 
-def test_wide_chroma_goes_through_several_chunks() -> None:
-    planes = planes_of(PixelFormat.NV12, 3001, 5, 0, 1)
-    marks = marks_of(2999, 5, 700, 2)
-    arguments = PixelFormat.NV12, Colour(), marks, (2, 0, 2999, 5), FILL, CONTOUR, 100, 200
+@pytest.mark.parametrize("pixel_format", [PixelFormat.I420, PixelFormat.NV12])
+@pytest.mark.parametrize("run", [3, 700])
+def test_wide_chroma_goes_through_several_chunks(pixel_format: PixelFormat, run: int) -> None:
+    planes = planes_of(pixel_format, 3001, 5, 0, 1)
+    marks = marks_of(2999, 5, run, 2)
+    arguments = pixel_format, Colour(), marks, (2, 0, 2999, 5), FILL, CONTOUR, 100, 200
     expected = reference.blend(planes, *arguments)
     blend(planes, *arguments)
     for plane, truth in zip(planes, expected, strict=True):
@@ -108,6 +110,10 @@ def test_full_alpha_replaces_and_zero_leaves() -> None:
         ({"window": (0, 0, 0, 4)}, "must be at least 1x1"),
         ({"marks": np.zeros((4, 5), np.uint8)}, r"marks is uint8 \(4, 5\); expected uint8 \(4, 4\)"),
         ({"marks": np.zeros((4, 4), np.int32)}, "marks is int32"),
+        ({"marks": np.zeros((4, 4), np.int8)}, "marks is int8"),
+        ({"marks": np.zeros((4, 8), np.uint8)[:, ::2]}, "marks has strides"),
+        ({"window": (-1, 0, 4, 4)}, "must be at least 1x1"),
+        ({"window": (0, 14, 4, 4)}, "must be at least 1x1"),
         ({"alpha_256": 257}, "alpha_256 is 257; expected 0 to 256"),
         ({"contour_alpha_256": -1}, "contour_alpha_256 is -1"),
         ({"fill_rgb": (0, 0, 256)}, r"colour is \(0, 0, 256\); expected red, green and blue"),

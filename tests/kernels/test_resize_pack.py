@@ -65,10 +65,11 @@ def test_equals_the_reference(
 
 @pytest.mark.parametrize("pixel_format", PixelFormat)
 @pytest.mark.parametrize("width", [1, 2, 63, 64, 65, 1031])
-def test_equals_the_reference_at_block_edges(pixel_format: PixelFormat, width: int) -> None:
+@pytest.mark.parametrize("filter", Filter)
+def test_equals_the_reference_at_block_edges(pixel_format: PixelFormat, width: int, filter: Filter) -> None:
     planes = random_planes(pixel_format, width, 19)
     for out_width in (1, 63, 64, 65, 129):
-        plan = plan_of(pixel_format, width, 19, out_width, 7, Filter.AREA)
+        plan = plan_of(pixel_format, width, 19, out_width, 7, filter)
         out = np.empty(plan.out_shape, np.uint8)
         plan.write(planes, out)
         expected = reference.resize_pack(
@@ -79,6 +80,7 @@ def test_equals_the_reference_at_block_edges(pixel_format: PixelFormat, width: i
             colour=Colour(),
             out_width=out_width,
             out_height=7,
+            filter=filter,
         )
         np.testing.assert_array_equal(out, expected)
 

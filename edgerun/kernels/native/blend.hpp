@@ -125,62 +125,82 @@ EDGERUN_INLINE void blend_row(uint8_t* row, const uint8_t* marks, int32_t width,
   for (; x < width; ++x) {
     if (marks[x] == 0) continue;
     const Tint& tint = marks[x] == 1 ? fill : contour;
-    for (int c = 0; c < BYTES; ++c) row[x * BYTES + c] = blend_byte(row[x * BYTES + c], tint.keep, c == 1 ? tint.add_odd[0] : tint.add_even[c / 2]);
+    for (int c = 0; c < BYTES; ++c) {
+      uint8_t& byte = row[x * BYTES + c];
+      byte = blend_byte(byte, tint.keep, c == 1 ? tint.add_odd[0] : tint.add_even[c / 2]);
+    }
   }
 }
 
-template <int BYTES>
+// One way to blend a rectangle of marks, whose first pixel is at `pixels`; blend_avx512.hpp has another.
+struct PortableBlend {
+  template <int BYTES>
+  EDGERUN_INLINE static void rows(uint8_t* pixels, int64_t stride, const Marks& marks, const Tint& fill,
+                                  const Tint& contour) {
+    for (int32_t y = 0; y < marks.height; ++y) {
+      blend_row<BYTES>(pixels + y * stride, marks.data + y * marks.stride, marks.width, fill, contour);
+    }
+  }
+
+  // `out` has room for whole blocks of kMarkBlock.
+  EDGERUN_INLINE static void chroma_marks(const uint8_t* upper, const uint8_t* lower, int32_t count,
+                                          uint8_t* EDGERUN_RESTRICT out) {
+    for (int32_t i = 0; i < count; ++i) {
+      out[i] = chroma_mark(upper[2 * i], upper[2 * i + 1], lower[2 * i], lower[2 * i + 1]);
+    }
+  }
+};
+
+template <class Blend, int BYTES>
 EDGERUN_INLINE void blend_plane(const Plane& plane, const Marks& marks, const Tint& fill, const Tint& contour) {
   uint8_t* first = plane.data + marks.y * plane.stride + static_cast<int64_t>(marks.x) * BYTES;
-  for (int32_t y = 0; y < marks.height; ++y) {
-    blend_row<BYTES>(first + y * plane.stride, marks.data + y * marks.stride, marks.width, fill, contour);
-  }
+  Blend::template rows<BYTES>(first, plane.stride, marks, fill, contour);
 }
 
 // Marks of `count` chroma samples from column `begin`; `picture` is the luma width.
+template <class Blend>
 EDGERUN_INLINE void chroma_marks_row(const uint8_t* upper, const uint8_t* lower, int32_t begin, int32_t count,
                                      const Marks& marks, int32_t picture, uint8_t* EDGERUN_RESTRICT out) {
   const bool odd_edge = 2 * (begin + count) > picture;
   const int32_t pairs = odd_edge ? count - 1 : count;
   upper += 2 * begin - marks.x;
   lower += 2 * begin - marks.x;
-  for (int32_t i = 0; i < pairs; ++i) {
-    out[i] = chroma_mark(upper[2 * i], upper[2 * i + 1], lower[2 * i], lower[2 * i + 1]);
-  }
+  Blend::chroma_marks(upper, lower, pairs, out);
   if (odd_edge) out[pairs] = chroma_mark(upper[2 * pairs], upper[2 * pairs], lower[2 * pairs], lower[2 * pairs]);
 }
 
-// BYTES of a chroma pixel: 2 for NV12's one plane, 1 for I420's two. `luma` gives the picture's size; tints come in pairs fill, contour.
-template <int BYTES>
+// BYTES of a chroma pixel: 2 for NV12's one plane, 1 for I420's two. `luma` gives the picture's size.
+template <class Blend, int BYTES>
 EDGERUN_INLINE void blend_chroma(const Plane& luma, const Plane* chroma, const Marks& marks, const Tint* fill,
                                  const Tint* contour) {
   const Span columns = covered_chroma(marks.x, marks.width, luma.width);
   const Span rows = covered_chroma(marks.y, marks.height, luma.height);
-  uint8_t row_marks[kChromaChunk];
+  alignas(64) uint8_t row_marks[kChromaChunk];
   for (int32_t y = rows.begin; y < rows.end; ++y) {
     const uint8_t* upper = marks.data + (2 * y - marks.y) * marks.stride;
     const uint8_t* lower = 2 * y + 1 < luma.height ? upper + marks.stride : upper;
     for (int32_t x = columns.begin; x < columns.end; x += kChromaChunk) {
       const int32_t left = columns.end - x, count = left < kChromaChunk ? left : kChromaChunk;
-      chroma_marks_row(upper, lower, x, count, marks, luma.width, row_marks);
+      chroma_marks_row<Blend>(upper, lower, x, count, marks, luma.width, row_marks);
       for (int p = 0; p < 3 - BYTES; ++p) {
         uint8_t* row = chroma[p].data + y * chroma[p].stride + static_cast<int64_t>(x) * BYTES;
-        blend_row<BYTES>(row, row_marks, count, fill[p], contour[p]);
+        Blend::template rows<BYTES>(row, 0, {row_marks, 0, 0, 0, count, 1}, fill[p], contour[p]);
       }
     }
   }
 }
 
 // Every plane of a picture; `chroma_bytes` is 0 where there is no chroma plane.
+template <class Blend>
 EDGERUN_INLINE void blend_picture(const Plane* planes, int32_t luma_bytes, int32_t chroma_bytes, const Marks& marks,
                                   const Tint* fill, const Tint* contour) {
   if (luma_bytes == 3) {
-    blend_plane<3>(planes[0], marks, fill[0], contour[0]);
+    blend_plane<Blend, 3>(planes[0], marks, fill[0], contour[0]);
   } else {
-    blend_plane<1>(planes[0], marks, fill[0], contour[0]);
+    blend_plane<Blend, 1>(planes[0], marks, fill[0], contour[0]);
   }
-  if (chroma_bytes == 1) blend_chroma<1>(planes[0], planes + 1, marks, fill + 1, contour + 1);
-  if (chroma_bytes == 2) blend_chroma<2>(planes[0], planes + 1, marks, fill + 1, contour + 1);
+  if (chroma_bytes == 1) blend_chroma<Blend, 1>(planes[0], planes + 1, marks, fill + 1, contour + 1);
+  if (chroma_bytes == 2) blend_chroma<Blend, 2>(planes[0], planes + 1, marks, fill + 1, contour + 1);
 }
 
 #endif  // __CUDACC_RTC__

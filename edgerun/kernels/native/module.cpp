@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// edgerun.kernels._native: what Python calls. Shapes and types are checked by the Python side, which words the errors;
-// here only what would otherwise read outside a buffer is left to it, so this module is private to edgerun.kernels.
+// edgerun.kernels._native: what Python calls. The Python side checks shapes and types and words the errors (for blend,
+// which is short, the check is here and only the words are there), so this module is private to edgerun.kernels.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
-#include <nanobind/stl/vector.h>
 
 #include <array>
 #include <cstdint>
 #include <vector>
 
 #include "blend.hpp"
+#include "blend_avx512.hpp"
+#include "buffer.hpp"
 #include "resize_pack.hpp"
 #include "threshold.hpp"
 
@@ -25,8 +26,16 @@ EDGERUN_CLONES void resize_pack(const Resize& op, const Rows* planes, uint8_t* o
 
 EDGERUN_CLONES void blend_planes(const Plane* planes, int32_t luma_bytes, int32_t chroma_bytes, const Marks& marks,
                                  const Tint* fill, const Tint* contour) {
-  blend_picture(planes, luma_bytes, chroma_bytes, marks, fill, contour);
+  blend_picture<PortableBlend>(planes, luma_bytes, chroma_bytes, marks, fill, contour);
 }
+
+#ifdef EDGERUN_AVX512
+const auto blend_planes_here = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
+                                   ? blend_picture_avx512
+                                   : blend_planes;
+#else
+const auto blend_planes_here = blend_planes;
+#endif
 
 EDGERUN_CLONES void threshold(const Grid& grid, const Window& out) { threshold_window(grid, out); }
 
@@ -59,6 +68,7 @@ int32_t rounded_up(size_t value, int32_t multiple) {
 // The table in the layout of ColumnTaps.
 struct OwnedColumnTaps {
   int32_t size, padded_size, taps;
+  bool has_two;
   std::vector<int32_t> start;
   std::vector<uint16_t> weight;
 
@@ -66,6 +76,7 @@ struct OwnedColumnTaps {
       : size(static_cast<int32_t>(starts.size())),
         padded_size(rounded_up(starts.size(), kBlock)),
         taps(weights.shape(1) <= 2 ? 2 : weights.shape(1) <= 4 ? 4 : rounded_up(weights.shape(1), 8)),
+        has_two(weights.shape(1) == 2),
         start(padded_size),
         weight(static_cast<size_t>(padded_size) * taps) {
     const size_t given = weights.shape(1);
@@ -75,7 +86,7 @@ struct OwnedColumnTaps {
     }
   }
 
-  ColumnTaps view() const { return {start.data(), weight.data(), size, padded_size, taps}; }
+  ColumnTaps view() const { return {start.data(), weight.data(), size, padded_size, taps, has_two}; }
 };
 
 // Everything a stream of equal frames needs, allocated once. Not for two threads at a time: they'd share the scratch.
@@ -129,26 +140,61 @@ void set_tint(Tint& tint, const uint8_t* pixel, int32_t pixel_bytes, int32_t alp
   }
 }
 
-// `fill` and `contour`: the bytes of one pixel of each plane, one plane after the other.
-void blend(const std::vector<MutablePixels>& arrays, std::array<int32_t, 3> pixel_bytes, const Pixels& marks,
-           std::array<int32_t, 2> corner, std::array<uint8_t, 3> fill, int32_t fill_alpha,
-           std::array<uint8_t, 3> contour, int32_t contour_alpha) {
+struct PlaneLayout {
+  int32_t count, bytes, chroma_bytes;  // planes; bytes of a pixel of the first and of the others
+};
+
+PlaneLayout layout_of(Format format) {
+  switch (format) {
+    case Format::I420: return {3, 1, 1};
+    case Format::NV12: return {2, 1, 2};
+    case Format::MONO: return {1, 1, 0};
+    default: return {1, 3, 0};
+  }
+}
+
+bool open_planes(const nb::tuple& objects, PlaneLayout layout, Buffer* buffers, Plane* planes) {
+  if (static_cast<int32_t>(objects.size()) != layout.count) return false;
+  for (int32_t p = 0; p < layout.count; ++p) {
+    if (!buffers[p].open(objects[p].ptr(), true) || buffers[p].axes() < 2) return false;
+    const bool is_chroma = p > 0;
+    const int32_t bytes = is_chroma ? layout.chroma_bytes : layout.bytes;
+    const int32_t height = is_chroma ? (planes[0].height + 1) / 2 : buffers[0].size(0);
+    const int32_t width = is_chroma ? (planes[0].width + 1) / 2 : buffers[0].size(1);
+    if ((buffers[p].axes() == 3) != (bytes == 3) || !buffers[p].has_rows(height, width, bytes)) return false;
+    planes[p] = {buffers[p].data(), buffers[p].stride(), width, height};
+  }
+  return true;
+}
+
+bool is_inside(const Marks& window, const Plane& picture) {
+  return window.x >= 0 && window.y >= 0 && window.width > 0 && window.height > 0 &&
+         window.width <= picture.width - window.x && window.height <= picture.height - window.y;
+}
+
+// False, and nothing done, where the arguments don't fit together: the caller finds the words. `fill` and `contour`:
+// the bytes of one pixel of each plane, one plane after the other.
+bool blend(const nb::tuple& objects, int32_t format, nb::handle marks, std::array<int32_t, 4> window,
+           std::array<uint8_t, 3> fill, int32_t fill_alpha, std::array<uint8_t, 3> contour, int32_t contour_alpha) {
+  const PlaneLayout layout = layout_of(static_cast<Format>(format));
+  Buffer buffers[3], mark_buffer;
   Plane planes[3];
+  if (!open_planes(objects, layout, buffers, planes) || !mark_buffer.open(marks.ptr(), false)) return false;
+  const Marks where = {mark_buffer.data(), mark_buffer.stride(), window[0], window[1], window[2], window[3]};
+  if (mark_buffer.axes() != 2 || !mark_buffer.has_rows(where.height, where.width, 1)) return false;
+  if (!is_inside(where, planes[0]) || fill_alpha < 0 || fill_alpha > 256 || contour_alpha < 0 || contour_alpha > 256) {
+    return false;
+  }
   Tint fills[3], contours[3];
-  int32_t component = 0;
-  const auto count = static_cast<int32_t>(arrays.size());
-  for (int32_t p = 0; p < count; ++p) {
-    const MutablePixels& a = arrays[p];
-    const int32_t bytes = pixel_bytes[p];
-    planes[p] = {a.data(), a.stride(0), static_cast<int32_t>(a.shape(1)), static_cast<int32_t>(a.shape(0))};
+  for (int32_t p = 0, component = 0; p < layout.count; ++p) {
+    const int32_t bytes = p == 0 ? layout.bytes : layout.chroma_bytes;
     set_tint(fills[p], &fill[component], bytes, fill_alpha);
     set_tint(contours[p], &contour[component], bytes, contour_alpha);
     component += bytes;
   }
-  const Marks window = {marks.data(), marks.stride(0), corner[0], corner[1], static_cast<int32_t>(marks.shape(1)),
-                        static_cast<int32_t>(marks.shape(0))};
   nb::gil_scoped_release release;
-  blend_planes(planes, pixel_bytes[0], pixel_bytes[1], window, fills, contours);
+  blend_planes_here(planes, layout.bytes, layout.chroma_bytes, where, fills, contours);
+  return true;
 }
 
 void threshold_into(const nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>& logits,

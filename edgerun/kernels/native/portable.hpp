@@ -36,6 +36,7 @@ typedef uint16_t __attribute__((may_alias, aligned(1))) BytePair;
 #endif
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
 #if EDGERUN_X86_LEVEL >= 4
+#define EDGERUN_AVX512 __attribute__((target("arch=x86-64-v4")))  // where intrinsics beat what the compiler makes
 #define EDGERUN_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #elif EDGERUN_X86_LEVEL == 3
 #define EDGERUN_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))

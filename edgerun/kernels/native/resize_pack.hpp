@@ -31,6 +31,7 @@ struct ColumnTaps {
   const uint16_t* weight;
   int32_t size, padded_size;
   int32_t taps;
+  bool has_two;  // exactly two taps, both inside the plane, were given
 };
 
 constexpr int kBlock = 64;
@@ -111,6 +112,72 @@ EDGERUN_INLINE void mix_columns(const uint16_t* line, const ColumnTaps& taps, ui
   }
 }
 
+// Two taps each way: what mix_rows and mix_columns make, without mixing the columns that lie between the taps. Each
+// output's left and right sample make one word, left in the low half, where 255 * 256 fits: both are mixed at once.
+struct SampleRows {
+  const uint8_t* row[2];
+  uint32_t weight[2];
+};
+
+EDGERUN_INLINE SampleRows sample_rows(Rows plane, const Taps& taps, int32_t row) {
+  const uint16_t* weight = taps.weight + static_cast<int64_t>(row) * taps.taps;
+  const uint8_t* first = plane.data + taps.start[row] * plane.stride;
+  if (taps.taps == 1) return {{first, first}, {weight[0], 0}};
+  return {{first, first + plane.stride}, {weight[0], weight[1]}};
+}
+
+// Component C of the two pixels of STEP bytes at `from`, of which `head` has the first 4 bytes and `tail` the last 4.
+template <int STEP, int C>
+EDGERUN_INLINE uint32_t sample_pair(uint32_t head, uint32_t tail) {
+  if (STEP == 1) return (head & 0xff) | (head & 0xff00) << 8;
+  if (STEP == 2) return (head >> (8 * C)) & 0xff00ff;
+  if (C == 0) return (head & 0xff) | ((head >> 8) & 0xff0000);
+  if (C == 1) return ((head >> 8) & 0xff) | (tail & 0xff0000);
+  return (tail & 0xff) | ((tail >> 8) & 0xff0000);
+}
+
+template <int STEP, int C>
+EDGERUN_INLINE void mix_samples(const uint32_t (*head)[kBlock], const uint32_t (*tail)[kBlock], const SampleRows& rows,
+                                const uint16_t* left, const uint16_t* right, uint16_t* EDGERUN_RESTRICT out) {
+  for (int i = 0; i < kBlock; ++i) {
+    const uint32_t pair = sample_pair<STEP, C>(head[0][i], tail[0][i]) * rows.weight[0] +
+                          sample_pair<STEP, C>(head[1][i], tail[1][i]) * rows.weight[1];
+    const uint32_t sum = (pair & 0xffff) * left[i] + (pair >> 16) * right[i] + (1u << (kColumnShift - 1));
+    out[i] = static_cast<uint16_t>(sum >> kColumnShift);
+  }
+}
+
+template <int STEP>
+EDGERUN_INLINE void mix_sparse(const SampleRows& rows, const ColumnTaps& taps, uint16_t* const* lane) {
+  uint32_t head[2][kBlock], tail[2][kBlock];
+  for (int32_t x = 0; x < taps.padded_size; x += kBlock) {
+    for (int i = 0; i < kBlock; ++i) {
+      const int64_t at = static_cast<int64_t>(taps.start[x + i]) * STEP;
+      for (int r = 0; r < 2; ++r) {
+        if (STEP == 1) {
+          head[r][i] = *reinterpret_cast<const BytePair*>(rows.row[r] + at);
+        } else {
+          memcpy(&head[r][i], rows.row[r] + at, 4);
+          if (STEP == 3) memcpy(&tail[r][i], rows.row[r] + at + 2, 4);
+        }
+      }
+    }
+    const uint32_t(*rest)[kBlock] = STEP == 3 ? tail : head;
+    const uint16_t *left = taps.weight + x, *right = left + taps.padded_size;
+    mix_samples<STEP, 0>(head, rest, rows, left, right, lane[0] + x);
+    if (STEP > 1) mix_samples<STEP, 1>(head, rest, rows, left, right, lane[1] + x);
+    if (STEP > 2) mix_samples<STEP, 2>(head, rest, rows, left, right, lane[2] + x);
+  }
+}
+
+// Whether fetching the samples one by one is cheaper than mixing whole rows, as measured on Zen 5. Interleaved rows
+// would have to be split besides.
+template <int STEP>
+EDGERUN_INLINE bool is_sparse(const Taps& y, const ColumnTaps& x, int32_t width) {
+  constexpr int32_t kApart = STEP == 1 ? 4 : 1;
+  return y.taps <= 2 && x.has_two && x.size * kApart <= width;
+}
+
 // Where one row of model input goes: three channels, each STEP bytes from pixel to pixel.
 struct PackedRow {
   uint8_t* r;
@@ -166,6 +233,7 @@ struct Resize {
 template <int STEP>
 EDGERUN_INLINE void mix_plane(const Resize& op, Rows plane, const Taps& y, const ColumnTaps& x, int32_t row,
                               int32_t width, uint16_t* const* lane) {
+  if (is_sparse<STEP>(y, x, width)) return mix_sparse<STEP>(sample_rows(plane, y, row), x, lane);
   mix_rows(plane, y, row, STEP * width, op.line);
   if (STEP == 1) return mix_columns(op.line, x, lane[0]);
   split_line<STEP>(op.line, width, op.apart, op.lines);
