@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
-SOURCES := pyproject.toml CMakeLists.txt $(wildcard protos/edgerun/v1/*.proto) \
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard protos/edgerun/*/*.proto) \
 	$(wildcard edgerun/kernels/native/*.hpp edgerun/kernels/native/*.cpp)
 # The CPU build where an index offers one; extra packages pull several GB of CUDA without this pin.
 TORCH ?= torch==2.13.0
@@ -37,6 +37,7 @@ protos:
 
 bench: $(VENV)/development
 	$(BIN)/python -m benchmarks.kernels $(ARGS)
+	$(BIN)/python -m benchmarks.demo $(ARGS)
 
 # CycloneDX, of what is installed for running edgerun.
 sbom: $(VENV)/development
@@ -60,4 +61,4 @@ $(VENV)/development: $(VENV)/runtime
 	touch $@
 
 clean:
-	rm -rf build dist edgerun/v1 edgerun/kernels/_native*.so $(VENV)
+	rm -rf build dist edgerun/v1 edgerun/kserve edgerun/kernels/_native*.so $(VENV)

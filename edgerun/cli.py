@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -14,11 +15,13 @@ from edgerun.errors import EdgerunError
 
 app = typer.Typer(
     help="Edge inference runtime for medical imaging. Research and education only; not a medical device.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+# Newer versions of typer carry click in themselves, older ones import it; this one they all export.
+USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]
 
 Model = Annotated[Path | None, typer.Option(help="A model package; default: polyp-seg-lite, which comes along.")]
 Engine = Annotated[str | None, typer.Option(help="onnxruntime or openvino; default: the device profile's order.")]
@@ -60,7 +63,8 @@ def demo(
     )
     report = run_demo(options, SystemClock(), console)
     print_report(report, console)
-    console.print(f"Wrote overlay.mp4, report.json and report.html to {out}")
+    video = "overlay.mp4, " if report.native_video.recorded else ""
+    console.print(f"Wrote {video}report.json and report.html to {out}", markup=False, soft_wrap=True)
     if report.interrupted:
         raise typer.Exit(130)
 
@@ -74,6 +78,7 @@ def serve(
     precision: Precision = None,
 ) -> None:
     """Serve one model to gRPC clients until SIGINT or SIGTERM."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its faults come as exceptions; one line each is enough
     from edgerun.clock import SystemClock
     from edgerun.device_profile import default_profile, load_profile
     from edgerun.model_package import builtin_package, load_package
@@ -94,21 +99,33 @@ def serve(
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
     if version:
         print(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def main() -> None:
     """Exit codes: 0 done, 2 bad input or a fault edgerun can name (one line on stderr), 130 interrupted."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except EdgerunError as error:
-        print(f"edgerun: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        _fail(str(error))
+    except USAGE_ERROR as error:
+        _fail(f"{error.format_message()} See `edgerun --help`.")
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    sys.exit(code)
+
+
+def _fail(reason: str) -> NoReturn:
+    print(f"edgerun: {reason}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ _REASONS = {
     DropReason.FAILED: pb.DROP_REASON_FAILED,
     DropReason.CANCELLED: pb.DROP_REASON_CANCELLED,
 }
-_POLICY_OF = {value: key for key, value in _POLICIES.items()}
-_PIXEL_FORMAT_OF = {value: key for key, value in _PIXEL_FORMATS.items()}
-_MATRIX_OF = {value: key for key, value in _MATRICES.items()}
-_REASON_OF = {value: key for key, value in _REASONS.items()}
+_POLICY_OF: dict[int, Policy] = {value: key for key, value in _POLICIES.items()}
+_PIXEL_FORMAT_OF: dict[int, PixelFormat] = {value: key for key, value in _PIXEL_FORMATS.items()}
+_MATRIX_OF: dict[int, ColourMatrix] = {value: key for key, value in _MATRICES.items()}
+_REASON_OF: dict[int, DropReason] = {value: key for key, value in _REASONS.items()}
 
 
 def policy_to_wire(policy: Policy) -> pb.Policy:
@@ -108,7 +108,7 @@ def answer_from_wire(message: pb.Answer) -> Answer[Segmentation]:
 
 def _reason_from_wire(value: int) -> DropReason:
     try:
-        return _REASON_OF[value]  # type: ignore[index]
+        return _REASON_OF[value]
     except KeyError:
         raise StreamError(f"drop reason {value} is unknown to this client; update edgerun on this side") from None
 

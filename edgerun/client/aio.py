@@ -3,45 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TypeAlias
 
 import grpc
 
 from edgerun.answer import Answer, Ledger, Policy
+from edgerun.client.opening import CHANNEL_OPTIONS, Encoding, StreamInfo, open_request, stream_error, stream_info
 from edgerun.clock import Clock, SystemClock
 from edgerun.errors import StreamError
-from edgerun.frame import Colour, PixelFormat
 from edgerun.result import Segmentation
 from edgerun.v1 import stream_pb2 as pb
 from edgerun.v1 import stream_pb2_grpc as pb_grpc
-from edgerun.wire import MAX_MESSAGE_BYTES, answer_from_wire, ledger_from_wire, policy_to_wire, raw_video_to_wire
-
-Encoding: TypeAlias = "pb.RawVideo | pb.CodedVideo"
-
-
-def raw_video(pixel_format: PixelFormat, width: int, height: int, colour: Colour = Colour()) -> Encoding:
-    """Pictures as bytes: planes one after another, rows unpadded."""
-    return raw_video_to_wire(pixel_format, width, height, colour)
-
-
-def coded_video(codec: str, extradata: bytes = b"") -> Encoding:
-    """Access units of a codec, by FFmpeg's name (h264, hevc, mpeg1video, mjpeg, ...)."""
-    return pb.CodedVideo(codec=codec, extradata=extradata)
-
-
-@dataclass(frozen=True, slots=True)
-class StreamInfo:
-    """What the server said when it opened the stream."""
-
-    model: str
-    model_version: str
-    model_sha256: str
-    precision: str
-    engine: str
-    deadline_ns: int
+from edgerun.wire import answer_from_wire, ledger_from_wire
 
 
 class AsyncStream:
@@ -55,14 +30,15 @@ class AsyncStream:
         self.worker_restarts = 0
 
     async def send(self, frame_id: int, data: bytes, *, capture_ns: int | None = None, key: bool = False) -> None:
-        """Send one picture or access unit; waits while the transport is full. `capture_ns` is this side's clock."""
+        """Send one picture or access unit; waits while the transport is full. `capture_ns` is this side's clock.
+
+        Raises StreamError when the stream has ended.
+        """
         now = self._clock.now_ns()
         captured = now if capture_ns is None else capture_ns
-        frame = pb.FrameData(frame_id=frame_id, capture_ns=captured, age_ns=now - captured, data=data, key=key)
-        try:
-            await self._call.write(pb.StreamRequest(frame=frame))
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.RpcError) as error:
-            raise _stream_error(error) from error
+        age = max(0, now - captured)
+        frame = pb.FrameData(frame_id=frame_id, capture_ns=captured, age_ns=age, data=data, key=key)
+        await self._write(pb.StreamRequest(frame=frame))
 
     async def finish(self) -> None:
         """No more frames: the server answers what it has and ends with the summary."""
@@ -71,30 +47,44 @@ class AsyncStream:
     async def answers(self) -> AsyncIterator[Answer[Segmentation]]:
         """Every answer, as it comes; ends after the summary. Raises StreamError when the server breaks off."""
         try:
-            while (response := await self._call.read()) is not grpc.aio.EOF:
+            while isinstance(response := await self._call.read(), pb.StreamResponse):  # else EOF
                 if response.HasField("answer"):
                     yield answer_from_wire(response.answer)
                 elif response.HasField("summary"):
                     self.ledger = ledger_from_wire(response.summary)
                     self.worker_restarts = response.summary.worker_restarts
         except grpc.RpcError as error:
-            raise _stream_error(error) from error
+            raise stream_error(error) from error
         if self.ledger is None:
             raise StreamError("the server ended the stream without a summary; frames may be unanswered")
 
     def cancel(self) -> None:
         self._call.cancel()
 
-    async def opened(self) -> StreamInfo:
-        """Wait for the server's word that the stream is open."""
+    async def begin(self, request: pb.StreamRequest) -> None:
+        """Send the opening and wait for the server's word that the stream is open."""
+        await self._write(request)
         try:
-            response = await self._call.read()
+            self.info = stream_info(await self._call.read())
         except grpc.RpcError as error:
-            raise _stream_error(error) from error
-        if response is grpc.aio.EOF or not response.HasField("opened"):
-            raise StreamError("the server did not open the stream; is it an edgerun server of this version?")
-        o = response.opened
-        return StreamInfo(o.model, o.model_version, o.model_sha256, o.precision, o.engine, o.deadline_ns)
+            raise stream_error(error) from error
+        except StreamError:
+            self.cancel()
+            raise
+
+    async def _write(self, request: pb.StreamRequest) -> None:
+        try:
+            await self._call.write(request)
+        except grpc.RpcError as error:
+            raise stream_error(error) from error
+        except asyncio.InvalidStateError as error:  # the call had ended before
+            raise await self._end_of_call() from error
+
+    async def _end_of_call(self) -> StreamError:
+        if not self._call.done():
+            return StreamError("the stream was finished here; open another one for further frames")
+        code, details = await self._call.code(), await self._call.details()
+        return StreamError(f"{code.name}: {details or 'the stream has ended'}")
 
 
 class AsyncClient:
@@ -102,30 +92,15 @@ class AsyncClient:
 
     def __init__(self, address: str, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._channel = grpc.aio.insecure_channel(
-            address,
-            options=[
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ],
-        )
-        self._stub = pb_grpc.StreamServiceStub(self._channel)
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._stub = pb_grpc.StreamServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def open_stream(
         self, model: str, encoding: Encoding, *, policy: Policy = Policy.LATEST, deadline_ns: int = 0
     ) -> AsyncStream:
         """Open a stream and wait until the server has. `deadline_ns` 0 takes the model's default."""
-        message = pb.Open(model=model, deadline_ns=deadline_ns, policy=policy_to_wire(policy))
-        if isinstance(encoding, pb.RawVideo):
-            message.raw.CopyFrom(encoding)
-        else:
-            message.coded.CopyFrom(encoding)
         stream = AsyncStream(self._stub.Stream(), self._clock)
-        try:
-            await stream._call.write(pb.StreamRequest(open=message))
-        except grpc.RpcError as error:
-            raise _stream_error(error) from error
-        stream.info = await stream.opened()
+        await stream.begin(open_request(model, encoding, policy, deadline_ns))
         return stream
 
     async def close(self) -> None:
@@ -138,9 +113,3 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-def _stream_error(error: Exception) -> StreamError:
-    if isinstance(error, grpc.aio.AioRpcError):
-        return StreamError(f"{error.code().name}: {error.details()}")
-    return StreamError(str(error) or type(error).__name__)

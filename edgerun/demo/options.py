@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from edgerun.errors import ConfigError
 SYNTHETIC_SIZE = (1920, 1080)
 SYNTHETIC_SECONDS = 10.0
 SYNTHETIC_FPS = 30.0
+SLOWEST_FPS, FASTEST_FPS = 0.1, 240
 LARGEST_SIDE = 4096
 
 
@@ -40,8 +42,10 @@ class DemoOptions:
         faults = []
         if self.seconds is not None and not (math.isfinite(self.seconds) and 0 < self.seconds <= 3600):
             faults.append(f"--seconds {self.seconds:g}; expected above 0, up to 3600")
-        if self.fps is not None and not (math.isfinite(self.fps) and 0 < self.fps <= 240):
-            faults.append(f"--fps {self.fps:g}; expected above 0, up to 240")
+        if self.fps is not None and not SLOWEST_FPS <= self.fps <= FASTEST_FPS:
+            faults.append(f"--fps {self.fps:g}; expected {SLOWEST_FPS:g} to {FASTEST_FPS:g}")
+        if self.seed < 0:
+            faults.append(f"--seed {self.seed}; expected 0 or more")
         return faults
 
     def _size_faults(self) -> list[str]:
@@ -56,8 +60,8 @@ class DemoOptions:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """"1920x1080" -> (1920, 1080). Raises ConfigError."""
-    width, separator, height = text.lower().partition("x")
-    if not (separator and width.isdecimal() and height.isdecimal()):
+    """ "1920x1080" -> (1920, 1080). Raises ConfigError."""
+    match = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
+    if match is None:
         raise ConfigError(f"--size {text}; expected WIDTHxHEIGHT in pixels, such as 1920x1080")
-    return int(width), int(height)
+    return int(match[1]), int(match[2])

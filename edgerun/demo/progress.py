@@ -50,7 +50,7 @@ class PlayProgress:
             refresh_per_second=5,
         )
         self._task = self._line.add_task("", total=None, text="waiting for the first frame")
-        self._entered = self._ok = self._dropped = 0
+        self._entered = self._without_picture = self._ok = self._dropped = 0
         self._recent: deque[int] = deque(maxlen=RECENT)
 
     def frame_in(self) -> None:
@@ -59,7 +59,9 @@ class PlayProgress:
             self._line.update(self._task, text=self._text())
 
     def answered(self, answer: Answer[Segmentation]) -> None:
-        if answer.ok:
+        if answer.no_picture:
+            self._without_picture += 1
+        elif answer.ok:
             self._ok += 1
             self._recent.append(answer.age_ns)
         else:
@@ -68,7 +70,8 @@ class PlayProgress:
     def _text(self) -> str:
         recent = sorted(self._recent)
         latency = f"{recent[len(recent) // 2] / 1e6:5.1f} ms" if recent else "    - ms"
-        return f"in {self._entered:5d}   answered {self._ok:5d}   dropped {self._dropped:3d}   median latency {latency}"
+        entered = self._entered - self._without_picture
+        return f"in {entered:5d}   answered {self._ok:5d}   dropped {self._dropped:3d}   median latency {latency}"
 
     def __enter__(self) -> PlayProgress:
         self._line.start()

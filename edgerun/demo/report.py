@@ -62,12 +62,18 @@ class FrameCounts:
 
 @dataclass(frozen=True, slots=True)
 class NativeVideo:
-    """The lane that never waits: `added_ms` is what compositing added to each frame shown."""
+    """The lane that never waits: `added_ms` is what compositing added to each frame shown.
+
+    `annotated` frames were shown with a result that was not stale, be it that nothing was found. `recorded` of those
+    shown are in overlay.mp4; `recording` says why, when they aren't all.
+    """
 
     frames: int
     shown: int
     annotated: int
     added_ms: Milliseconds
+    recorded: int | None = None
+    recording: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +192,7 @@ class DemoRecorder:
         self._start_ns = clock.now_ns()
         self._answering = threading.Lock()
         self._entered = 0
+        self._without_picture = 0
         self._entered_ns: dict[int, int] = {}  # of the frames that wait for their answer
         self._ledger = Ledger()
         self._stages = {stage: LatencyHistogram() for stage in STAGES}
@@ -201,9 +208,20 @@ class DemoRecorder:
         self._entered_ns[frame_id] = t_ns
 
     def answer(self, answer: Answer[object]) -> None:
-        """The terminal answer to a frame. Its `total` stage is what `stage_ns` says, or else its age."""
+        """The terminal answer to a frame. Its `total` stage is what `stage_ns` says, or else its age.
+
+        A unit without a picture was no frame: it leaves the ledger again.
+        """
         with self._answering:
-            self._count_answer(answer)
+            if answer.no_picture:
+                self._without_picture += 1
+                self._entered_ns.pop(answer.frame_id, None)
+            else:
+                self._count_answer(answer)
+
+    @property
+    def frames_in(self) -> int:
+        return self._entered - self._without_picture
 
     def _count_answer(self, answer: Answer[object]) -> None:
         t_ns = self._entered_ns.pop(answer.frame_id, self._clock.now_ns())
@@ -225,7 +243,7 @@ class DemoRecorder:
         self._stages[stage].record_ns(duration_ns)
 
     def composited(self, frame_id: int, added_ns: int, annotation_age_ns: int | None) -> None:
-        """A frame was shown. `annotation_age_ns` is None when it carries no marks."""
+        """A frame was shown. `annotation_age_ns` is None when the result it shows is stale, or there is none."""
         self._composited += 1
         self._added.record_ns(added_ns)
         if annotation_age_ns is not None:
@@ -241,6 +259,8 @@ class DemoRecorder:
         accuracy: Accuracy | None = None,
         worker_restarts: int = 0,
         interrupted: bool = False,
+        recorded: int | None = None,
+        recording: str | None = None,
     ) -> DemoReport:
         """Call it when the threads that record have ended."""
         total = self._stages["total"]
@@ -250,7 +270,7 @@ class DemoRecorder:
                 name: Milliseconds.of(each) for name, each in self._stages.items() if each.count or each is total
             },
             annotation_age_ms=Milliseconds.of(self._annotation_age),
-            native_video=self._native_video(),
+            native_video=self._native_video(recorded, recording),
             memory=None if memory is None else _memory_use(memory, self._start_ns),
             model=model,
             machine=machine,
@@ -265,13 +285,13 @@ class DemoRecorder:
         )
 
     def _frame_counts(self) -> FrameCounts:
-        self._ledger.frames_in = self._entered
+        self._ledger.frames_in = self.frames_in
         ledger = self._ledger
         return FrameCounts(ledger.frames_in, ledger.ok, ledger.late, dict(ledger.by_reason()), ledger.open)
 
-    def _native_video(self) -> NativeVideo:
-        annotated = self._annotation_age.count
-        return NativeVideo(self._entered, self._composited, annotated, Milliseconds.of(self._added))
+    def _native_video(self, recorded: int | None, recording: str | None) -> NativeVideo:
+        annotated, added = self._annotation_age.count, Milliseconds.of(self._added)
+        return NativeVideo(self.frames_in, self._composited, annotated, added, recorded, recording)
 
     def _column(self, stage: str) -> int:
         """The plot column of a stage, given at first sight."""

@@ -73,6 +73,8 @@ def _lines(report: DemoReport) -> list[tuple[str, str]]:
     if video.added_ms.count:
         added = f"p99.9 {short_ms(video.added_ms.p999)} ms added"
         lines.append(("native video", f"{video.shown:,} of {video.frames:,} frames shown, {added}"))
+    if video.recording:
+        lines.append(("recording", video.recording))
     if report.memory:
         by_process = ", ".join(f"{name} {mb:,.0f}" for name, mb in report.memory.peak_rss_mb_by_process.items())
         lines.append(("peak memory", f"{report.memory.peak_rss_mb:,.0f} MB ({by_process})"))
@@ -81,6 +83,8 @@ def _lines(report: DemoReport) -> list[tuple[str, str]]:
         lines.append(("Dice", f"{report.accuracy.dice:.3f} over {report.accuracy.frames_with_polyp:,} frames"))
     if report.worker_restarts:
         lines.append(("worker", f"restarted: {counted(report.worker_restarts, 'time')}"))
+    if report.source.truncated:
+        lines.append(("cut short", f"{report.source.path_name} {report.source.truncation or ''}"))
     if report.interrupted:
         lines.append(("interrupted", "stopped before the end of the source"))
     return lines

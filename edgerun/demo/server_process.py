@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from types import TracebackType
+from typing import IO
 
 from edgerun.errors import EngineError
 
@@ -21,31 +22,35 @@ class ServerProcess:
     """Starts in the constructor and waits until the server says that it is ready. A context manager."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self._errors = tempfile.TemporaryFile("w+")
         command = [sys.executable, "-m", "edgerun", "serve", "--grpc", "127.0.0.1:0", *arguments]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,  # a file, since nobody reads a pipe while frames flow
-            text=True,
-            start_new_session=True,  # Ctrl-C is for the parent, which stops the server when it has its answers
-            preexec_fn=_end_with_parent,
-        )
-        self.address = self._wait_until_ready()
+        with tempfile.TemporaryFile("w+") as errors:  # a file, since nobody reads a pipe while frames flow
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the parent, which stops the server when it has its answers
+                preexec_fn=_end_with_parent,
+            )
+            try:
+                self.address = self._wait_until_ready(errors)
+            except BaseException:  # Ctrl-C too
+                self.stop()
+                raise
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def _wait_until_ready(self) -> str:
+    def _wait_until_ready(self, errors: IO[str]) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if " grpc=" in line:
             return line.partition(" grpc=")[2].split()[0]
         self.stop()
-        self._errors.seek(0)
-        reason = self._errors.read().strip().rpartition("\n")[2] or f"it ended with {self._process.returncode}"
+        errors.seek(0)
+        reason = errors.read().strip().rpartition("\n")[2] or f"the server ended with {self._process.returncode}"
         raise EngineError(reason.removeprefix("edgerun: "))
 
     def stop(self) -> None:

@@ -33,7 +33,7 @@ class Truth:
         return np.unpackbits(bits, count=count).reshape(self._shape).astype(bool)
 
     def score(self, found: Mapping[int, Segmentation]) -> Accuracy:
-        """Mean Dice over the answered frames with a polyp, and how many of those without one were marked all the same."""
+        """Mean Dice over the answered frames with a polyp, and how many of those without one were marked."""
         scores, false_alarms, polyp_free = [], 0, 0
         for frame_id, segmentation in found.items():
             if frame_id not in self._packed:

@@ -12,14 +12,14 @@ import numpy as np
 from edgerun.answer import Answer, Policy
 from edgerun.clock import Clock
 from edgerun.demo.report import DemoRecorder
-from edgerun.errors import SinkError
-from edgerun.frame import Frame, Plane
-from edgerun.overlay.compose import OverlayStyle, draw_result, draw_status
+from edgerun.frame import Frame, PixelFormat, Plane, plane_shapes
+from edgerun.overlay.compose import OverlayStyle, draw_result, draw_status, is_of_size
 from edgerun.result import Segmentation
 from edgerun.sink.recording import Recording
 from edgerun.slot import Slot, SlotClosedError
 
 RECORDING_QUEUE = 12  # pictures that may wait for the encoder
+WARM_PICTURES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class VideoLane:
 
     `show` runs in the caller's thread and is all that the overlay adds to native video. The encoder has a thread of
     its own behind a bounded slot; a picture it has no room for is left out of the recording and counted, never
-    waited for. A context manager: an exception discards the recording.
+    waited for. The recording ends where the video changes its size. End with `finish` or `discard`.
     """
 
     def __init__(
@@ -100,10 +100,23 @@ class VideoLane:
         self._style = OverlayStyle()
         self._pool = PicturePool()
         self._slot: Slot[Frame] = Slot(Policy.LATEST, RECORDING_QUEUE)
-        self._fault: SinkError | None = None
+        self._fault: Exception | None = None
+        self._ends_with = ""  # why nothing is recorded any more
+        self._left_out = 0
+        self._warm_up()
         self._thread = threading.Thread(target=self._record_loop, name="demo-record", daemon=True)
         self._thread.start()
-        self.unrecorded = 0
+
+    @property
+    def recorded(self) -> int:
+        """Pictures that are in the recording; final after `finish`."""
+        return self._recording.frames
+
+    @property
+    def recording_note(self) -> str | None:
+        """Why some of the pictures shown are not in the recording; None when all are."""
+        late = f"{self._left_out} pictures left out: the encoder was too slow" if self._left_out else ""
+        return "; ".join(filter(None, (self._ends_with, late))) or None
 
     def show(self, frame: Frame) -> None:
         """Composite one frame and hand it to the encoder. Releases `frame`."""
@@ -111,29 +124,35 @@ class VideoLane:
         picture = self._pool.copy_of(frame)
         frame.release()
         annotation = self._annotations.get()
+        if annotation is not None and not is_of_size(annotation.found, picture):
+            annotation = None
         age = None if annotation is None else begin - annotation.capture_ns
         if annotation is not None and age is not None:
             draw_result(picture.planes, picture, annotation.found, age, self._style)
         draw_status(picture.planes, picture, age, self._style)
         added = self._clock.now_ns() - begin
         self._recorder.stage("overlay", added)
-        self._recorder.composited(picture.frame_id, added, self._shown_age(annotation, age))
+        self._recorder.composited(picture.frame_id, added, age if age is None or age < self._style.stale_ns else None)
         self._record(picture)
 
-    def _shown_age(self, annotation: Annotation | None, age: int | None) -> int | None:
-        """The age of marks that are on the picture; None without marks."""
-        if annotation is None or age is None or age >= self._style.stale_ns:
-            return None
-        return age
+    def _warm_up(self) -> None:
+        """OpenCV's first text takes some 70 ms and new memory a page fault every 4 KiB: not on a patient's picture."""
+        width, height = self._recording.width, self._recording.height
+        grey = tuple(np.zeros(shape, np.uint8) for shape in plane_shapes(PixelFormat.I420, width, height))
+        native = Frame(grey, PixelFormat.I420, width, height)
+        pictures = [self._pool.copy_of(native) for _ in range(WARM_PICTURES)]
+        for picture in pictures:
+            draw_status(picture.planes, picture, None, self._style)
+            picture.release()
 
     def _record(self, picture: Frame) -> None:
         pushed_out = self._slot.put(picture)
         if pushed_out is not None:
-            self.unrecorded += 1
+            self._left_out += 1
             pushed_out.release()
 
     def finish(self) -> None:
-        """Encode what waits and put the file under its final name. Raises SinkError if that failed."""
+        """Encode what waits and put the file under its final name. Raises SinkError if that failed: no file then."""
         self._slot.close()
         self._thread.join()
         if self._fault is not None:
@@ -155,12 +174,25 @@ class VideoLane:
                 picture = self._slot.take()
             except SlotClosedError:
                 return
-            begin = self._clock.now_ns()
             try:
-                if self._fault is None:
-                    self._recording.put(picture)
-            except SinkError as error:
+                if self._fault is None and self._takes(picture):
+                    self._encode(picture)
+            except Exception as error:  # noqa: BLE001  # raised by `finish`, on the caller's thread
                 self._fault = error
             finally:
                 picture.release()
-            self._recorder.stage("encode", self._clock.now_ns() - begin)
+
+    def _encode(self, picture: Frame) -> None:
+        begin = self._clock.now_ns()
+        self._recording.put(picture)
+        self._recorder.stage("encode", self._clock.now_ns() - begin)
+
+    def _takes(self, picture: Frame) -> bool:
+        """An MP4 has pictures of one size."""
+        if (picture.width, picture.height) != (self._recording.width, self._recording.height) and not self._ends_with:
+            before = f"{self._recording.width}x{self._recording.height}"
+            self._ends_with = (
+                f"{self._recording.path.name} ends after {self._recording.frames} pictures, where the video changes "
+                f"from {before} to {picture.width}x{picture.height}"
+            )
+        return not self._ends_with

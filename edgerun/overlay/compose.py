@@ -41,7 +41,10 @@ class OverlayStyle:
 def draw_result(
     planes: tuple[Plane, ...], frame: Frame, found: Segmentation, age_ns: int, style: OverlayStyle = OverlayStyle()
 ) -> None:
-    """Blend the regions of `found` into `planes`, a copy of `frame`'s, as strongly as their age allows."""
+    """Blend the regions of `found` into `planes`, a copy of `frame`'s, as strongly as their age allows.
+
+    The result must be of a picture of this size: see `is_of_size`.
+    """
     strength = style.strength(age_ns)
     if strength == 0:
         return
@@ -62,6 +65,11 @@ def draw_result(
         _draw_score(planes, frame, region)
 
 
+def is_of_size(found: Segmentation, frame: Frame) -> bool:
+    """Whether `found` speaks of pictures of this size. After a change of size old results fit no longer."""
+    return (found.geometry.source_width, found.geometry.source_height) == (frame.width, frame.height)
+
+
 def marks_of(mask: NDArray[np.uint8], line_px: int) -> NDArray[np.uint8]:
     """FILL inside the mask, CONTOUR on its inner rim of `line_px` pixels; a rim along the picture's edge counts."""
     size = 2 * line_px + 1
@@ -69,14 +77,18 @@ def marks_of(mask: NDArray[np.uint8], line_px: int) -> NDArray[np.uint8]:
     return (mask * CONTOUR - inner * (CONTOUR - FILL)).astype(np.uint8)
 
 
+def status(age_ns: int | None, style: OverlayStyle) -> tuple[str, int]:
+    """What the watchdog says, and how brightly."""
+    if age_ns is None:
+        return "AI: no result yet", 150
+    if age_ns >= style.stale_ns:
+        return f"AI: no result for {age_ns / 1e9:.1f} s", 255
+    return f"AI {age_ns / 1e6:3.0f} ms", 200
+
+
 def draw_status(planes: tuple[Plane, ...], frame: Frame, age_ns: int | None, style: OverlayStyle) -> None:
     """The watchdog on the picture: how old the last successful inference is, or that there is none."""
-    if age_ns is None:
-        text, level = "AI: no result yet", 150
-    elif age_ns >= style.stale_ns:
-        text, level = f"AI: no result for {age_ns / 1e9:.1f} s", 255
-    else:
-        text, level = f"AI {age_ns / 1e6:3.0f} ms", 200
+    text, level = status(age_ns, style)
     scale = frame.height / 1080
     _label(planes, frame, text, round(28 * scale), frame.height - round(28 * scale), level)
 

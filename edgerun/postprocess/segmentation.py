@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,9 +30,9 @@ def segment(
     """Find the regions of a binary mask.
 
     `logits` [1, 1, h, w]; `model` maps the model's input to the source, `stride` (x, y) is how many input pixels a
-    logit stands for. A region is inside where the probability
-    exceeds `probability`; regions below `min_region_fraction` of the grid are taken out of the mask, not only of
-    the list. The result holds a copy: the engine's buffer may be reused at once.
+    logit stands for. A region is inside where the probability exceeds `probability`; regions below
+    `min_region_fraction` of the grid are taken out of the mask, not only of the list, and what lies in the padding of
+    a letterbox is no region. The result holds a copy: the engine's buffer may be reused at once.
     """
     grid = logits[0, 0] - np.float32(math.log(probability / (1 - probability)))
     _suppress_small(grid, min_region_fraction)
@@ -76,25 +77,49 @@ def _suppress_small(grid: NDArray[np.float32], min_region_fraction: float) -> No
 def _regions(grid: NDArray[np.float32], geometry: Geometry) -> tuple[Region, ...]:
     height, width = grid.shape
     fine = cv2.resize(grid, (width * OUTLINE_ZOOM, height * OUTLINE_ZOOM), interpolation=cv2.INTER_LINEAR)
-    inside = (fine > 0).astype(np.uint8)
-    outlines, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
-    regions = (_region(np.asarray(outline), fine, inside, geometry) for outline in outlines)
+    rows, columns = _picture_in_fine(geometry, fine.shape[0], fine.shape[1])
+    inside = np.zeros(fine.shape, np.uint8)
+    np.greater(fine[rows, columns], 0, out=inside[rows, columns], casting="unsafe")
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+    regions = (_region(label, labels, fine, stats[label], geometry) for label in range(1, count))
     return tuple(sorted(regions, key=lambda region: -region.score))
 
 
-def _region(outline: NDArray[np.int32], fine: NDArray[np.floating], inside: NDArray[np.uint8], g: Geometry) -> Region:
-    x, y, w, h = cv2.boundingRect(outline)
-    filled = np.zeros((h, w), np.uint8)
-    cv2.drawContours(filled, [outline], -1, 1, cv2.FILLED, offset=(-x, -y))
-    member = (filled & inside[y : y + h, x : x + w]).astype(bool)
-    logits = fine[y : y + h, x : x + w][member]
-    score = float(np.mean(1 / (1 + np.exp(-logits)))) if logits.size else 0.0
-    scale_x, scale_y = g.scale_x / OUTLINE_ZOOM, g.scale_y / OUTLINE_ZOOM
-    points = (outline[:, 0, :] + 0.5) / OUTLINE_ZOOM - (g.offset_x, g.offset_y)
-    points = points * (g.scale_x, g.scale_y) - 0.5
-    limit = np.array([g.source_width - 1, g.source_height - 1])
-    source = np.clip(points, 0, limit).astype(np.float32)
-    return Region(POLYP_LABEL, score, float(member.sum()) * scale_x * scale_y, source, _box_in_source(x, y, w, h, g))
+def _picture_in_fine(g: Geometry, height: int, width: int) -> tuple[slice, slice]:
+    """The fine cells whose centres lie in the picture: all of them, unless the fit is a letterbox."""
+
+    def span(size: int, offset: float, scale: float, source: int) -> slice:
+        first = math.ceil(OUTLINE_ZOOM * offset - 0.5)
+        last = math.ceil(OUTLINE_ZOOM * (offset + source / scale) - 0.5)
+        return slice(max(0, first), min(size, last))
+
+    return span(height, g.offset_y, g.scale_y, g.source_height), span(width, g.offset_x, g.scale_x, g.source_width)
+
+
+def _region(
+    label: int,
+    labels: NDArray[np.number[Any]],
+    fine: NDArray[np.number[Any]],
+    stats: NDArray[np.number[Any]],
+    g: Geometry,
+) -> Region:
+    x, y, w, h, area = (int(value) for value in stats)
+    crop = slice(y, y + h), slice(x, x + w)
+    member = (labels[crop] == label).astype(np.uint8)
+    logits = np.asarray(fine[crop], np.float32)[member > 0]
+    outlines, _ = cv2.findContours(member, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1, offset=(x, y))
+    return Region(
+        label=POLYP_LABEL,
+        score=float(np.mean(1 / (1 + np.exp(-logits)))),
+        area_px=area * g.scale_x * g.scale_y / OUTLINE_ZOOM**2,
+        outline_px=_outline_in_source(np.asarray(outlines[0])[:, 0, :], g),
+        box=_box_in_source(x, y, w, h, g),
+    )
+
+
+def _outline_in_source(outline: NDArray[np.number[Any]], g: Geometry) -> NDArray[np.float32]:
+    points = ((outline + 0.5) / OUTLINE_ZOOM - (g.offset_x, g.offset_y)) * (g.scale_x, g.scale_y) - 0.5
+    return np.asarray(np.clip(points, 0, (g.source_width - 1, g.source_height - 1)), np.float32)
 
 
 def _box_in_source(x: int, y: int, w: int, h: int, g: Geometry) -> Box:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,7 +52,7 @@ class PreprocessPlan:
         """Whether this plan was built for frames like `frame`."""
         return self._key == (frame.pixel_format, frame.width, frame.height, frame.colour)
 
-    def write(self, planes: Sequence[Plane], out: NDArray[np.uint8]) -> None:
+    def write(self, planes: tuple[Plane, ...], out: NDArray[np.uint8]) -> None:
         """Fill `out`, the model's uint8 input, from one picture."""
         self._pack.write(planes, out)
 

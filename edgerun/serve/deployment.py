@@ -9,10 +9,9 @@ from types import TracebackType
 
 from edgerun.clock import Clock
 from edgerun.device_profile import DeviceProfile
-from edgerun.errors import EngineError
-from edgerun.infer.engine import EngineChoice, EngineSlot
-from edgerun.infer.select import load_engine
-from edgerun.infer.worker import WorkerOptions
+from edgerun.infer.engine import EngineSlot
+from edgerun.infer.select import load_engine_for
+from edgerun.infer.worker import WorkerEngine
 from edgerun.model_package import GraphFile, ModelPackage
 from edgerun.pipeline import Model, PipelineLimits
 from edgerun.v1 import stream_pb2 as pb
@@ -27,7 +26,10 @@ def choose_graph(package: ModelPackage, profile: DeviceProfile, precision: str |
 
 
 class Deployment:
-    """Loads and warms up in the constructor; a context manager. Slots are leased one a stream. Thread-safe."""
+    """Loads and warms up in the constructor; a context manager. Slots are leased one a stream. Thread-safe.
+
+    The constructor raises EngineError, ModelError or ConfigError, and leaves no worker then.
+    """
 
     def __init__(
         self,
@@ -40,22 +42,19 @@ class Deployment:
     ) -> None:
         self.profile = profile
         self.graph = choose_graph(package, profile, precision)
-        choice = EngineChoice(engine="", graph=str(self.graph.path), threads=profile.threads.infer)
-        order = (engine,) if engine else profile.engines_for(self.graph.id)
-        worker = WorkerOptions(
-            hang_timeout_s=profile.worker.hang_timeout_ms / 1e3,
-            restart_backoff_s=profile.worker.restart_backoff_ms / 1e3,
-        )
-        loaded = load_engine(choice, order, package.inputs, package.outputs, worker=worker, clock=clock)
+        loaded = load_engine_for(profile, self.graph, package.inputs, package.outputs, engine=engine, clock=clock)
+        assert isinstance(loaded.engine, WorkerEngine)
         self._engine, self._engine_name = loaded.engine, loaded.name
         self.passed_over = loaded.passed_over
-        self.model = Model(package, self._engine)
         self.capacity = profile.limits.max_streams
-        self._free: deque[EngineSlot] = deque(self._engine.slots(self.capacity), maxlen=self.capacity)
         self._lock = threading.Lock()
         try:
+            self.model = Model(package, self._engine)
+            slots = self._engine.slots(self.capacity + profile.slots.engine)
+            self._free: deque[EngineSlot] = deque(slots[: self.capacity], maxlen=self.capacity)
+            self.unary_slots: tuple[EngineSlot, ...] = slots[self.capacity :]  # KServe's, never leased
             self._engine.warm_up()
-        except EngineError:
+        except BaseException:
             self.close()
             raise
 
@@ -66,6 +65,10 @@ class Deployment:
             decoded_frames=self.profile.slots.inbox,
             hang_timeout_s=self.profile.worker.hang_timeout_ms / 1e3,
         )
+
+    @property
+    def engine_name(self) -> str:
+        return self._engine_name
 
     @property
     def worker_restarts(self) -> int:
