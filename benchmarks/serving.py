@@ -37,6 +37,7 @@ from edgerun.infer.engine import EngineChoice, NullPlan
 from edgerun.infer.worker import WorkerEngine
 from edgerun.kserve import grpc_service_pb2 as pb
 from edgerun.model_package import builtin_package, load_package
+from edgerun.serve.allocator import keep_freed_memory
 from edgerun.serve.kserve_model import ServedModel
 from edgerun.serve.kserve_service import add_kserve
 from edgerun.tensor import TensorSpec
@@ -187,6 +188,7 @@ async def serve(what: str) -> None:
         echo: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_echo)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("benchmarks.Echo", {"Echo": echo}),))
     else:
+        keep_freed_memory()  # as edgerun's own server does
         add_kserve(server, null_model(), SystemClock())
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

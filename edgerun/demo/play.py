@@ -180,14 +180,12 @@ class Run:
 
     def play(self, address: str) -> None:
         form = self._show.source.format
-        recording = Recording(self._options.out / OVERLAY, form.width, form.height, form.fps)
-        try:
-            with self._until_interrupted():
-                self._recorder = DemoRecorder(self._clock)
-                self._play_on(address, coded_video(form.codec, form.extradata), recording)
-        except BaseException:
-            recording.discard()
-            raise
+        with (
+            self._until_interrupted(),
+            Recording(self._options.out / OVERLAY, form.width, form.height, form.fps) as recording,
+        ):
+            self._recorder = DemoRecorder(self._clock)
+            self._play_on(address, coded_video(form.codec, form.extradata), recording)
 
     def _play_on(self, address: str, encoding: Encoding, recording: Recording) -> None:
         lane = VideoLane(recording, self._annotations, self._recorder, self._clock)

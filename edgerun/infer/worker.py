@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgerun.clock import Clock, SystemClock
@@ -56,7 +55,6 @@ class WorkerEngine:
         self._slots: tuple[ArraySlot, ...] = ()
         self._pending: dict[int, None] = {}  # in the order of submission; the first one runs
         self._ended: dict[int, RunError | None] = {}
-        self._on_end: dict[int, Callable[[], None]] = {}  # of the runs begun by try_submit
         self._running_since_ns = 0
         self._process: WorkerProcess | None = None
         self._starting: WorkerProcess | None = None
@@ -138,36 +136,6 @@ class WorkerEngine:
             error = self._ended.pop(slot.index)
         if error is not None:
             raise error
-
-    def try_submit(self, slot: EngineSlot, on_end: Callable[[], None]) -> int | None:
-        """Queue one run without ever blocking, for an event loop. None: not queued, `submit` would have to wait.
-
-        Else the descriptor to watch: call `read_news` whenever it is readable. `on_end` is called once, in the thread
-        that sees the run end, and may only signal; `wait` then returns at once. To have a hang noticed, `wait` anyway.
-        """
-        if not self._changed.acquire(blocking=False):
-            return None
-        try:
-            self._require_free(slot)
-            if self._process is None:
-                return None
-            if not self._sent(self._process, slot.index):
-                del self._pending[slot.index]  # it died; submit sees to that
-                return None
-            self._on_end[slot.index] = on_end
-            return self._process.fileno()
-        finally:
-            self._changed.release()
-
-    def read_news(self) -> None:
-        """Take one message of the worker if there is one and no thread in `wait` is about to; waits for neither."""
-        if not self._changed.acquire(blocking=False):
-            return
-        try:
-            if self._process is not None and not self._is_reading:
-                self._read(self._process, 0.0)
-        finally:
-            self._changed.release()
 
     def restart(self) -> None:
         """Replace the worker now (after back-off); pending runs raise RunError DIED. For a supervisor's thread."""
@@ -256,11 +224,6 @@ class WorkerEngine:
         self._slots[index].run_ns = elapsed_ns
         kind = FailureKind.NON_FINITE if op is Op.NON_FINITE else FailureKind.THREW
         self._ended[index] = None if op is Op.DONE else RunError(kind, text)
-        self._signal_end(index)
-
-    def _signal_end(self, index: int) -> None:
-        if on_end := self._on_end.pop(index, None):
-            on_end()
 
     def _bury(self, process: WorkerProcess) -> None:
         """Reap a worker that is gone or must go, and fail what was pending on it."""
@@ -269,8 +232,6 @@ class WorkerEngine:
         kind = FailureKind.CLOSED if self._closed else FailureKind.HUNG if self._hang else FailureKind.DIED
         reason = "the engine was closed" if self._closed else self._hang or f"the worker died: {cause}"
         self._ended.update({index: RunError(kind, reason) for index in self._pending})
-        for index in self._pending:
-            self._signal_end(index)
         self._pending.clear()
         self._note_failure(reason)
         self._hang = ""

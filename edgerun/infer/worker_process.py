@@ -65,10 +65,6 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._child.pid
 
-    def fileno(self) -> int:
-        """Readable when there is a message, or the worker's end is closed."""
-        return self._channel.fileno()
-
     def send(self, message: bytes) -> None:
         """Raises WorkerGoneError when nobody can read it any more."""
         try:
