@@ -70,7 +70,8 @@ def test_the_picture_depends_on_time_and_not_on_the_rate(scene: SyntheticScene) 
 
 
 def test_frames_counts_from_zero(scene: SyntheticScene) -> None:
-    assert [_digest(frame) for frame in scene.frames(3, threads=2)] == [_digest(scene.frame(index)) for index in range(3)]
+    together = [_digest(frame) for frame in scene.frames(3, threads=2)]
+    assert together == [_digest(scene.frame(index)) for index in range(3)]
 
 
 def test_polyps_come_and_go(half_seconds: list[SceneFrame]) -> None:
