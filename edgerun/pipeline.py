@@ -154,12 +154,13 @@ class StreamPipeline:
         for packet in _items(self.inbox):
             if self._has_fallen_behind(packet):
                 self._feed.skip_to_key()
-            begin = self._session.clock.now_ns()
+            receipt, begin = self._session.receipt(packet.unit_id), self._session.clock.now_ns()
+            complete_ns = begin if receipt is None else receipt.received_ns
             for outcome in self._feed.decode(packet):
-                self._hand_over(outcome, self._session.clock.now_ns() - begin)
+                self._hand_over(outcome, complete_ns, self._session.clock.now_ns() - begin)
                 begin = self._session.clock.now_ns()
         for outcome in self._feed.flush():
-            self._hand_over(outcome, 0)
+            self._hand_over(outcome, self._session.clock.now_ns(), 0)
         self._ready.close()
 
     def _has_fallen_behind(self, packet: Packet) -> bool:
@@ -167,12 +168,16 @@ class StreamPipeline:
         receipt = self._session.receipt(packet.unit_id)
         return self._session.policy is Policy.LATEST and receipt is not None and self._session.overdue(receipt)
 
-    def _hand_over(self, outcome: Outcome, decode_ns: int) -> None:
+    def _hand_over(self, outcome: Outcome, complete_ns: int, decode_ns: int) -> None:
+        """`complete_ns`: when the unit came that let the picture out. Waiting for it (B pictures) makes none late."""
         unit_id = outcome.frame_id if isinstance(outcome, Frame) else outcome.unit_id
         receipt = self._session.receipt(unit_id)
         if receipt is None:
             self._release([outcome] if isinstance(outcome, Frame) else [])
         elif isinstance(outcome, Frame):
+            receipt.complete_ns = max(receipt.received_ns, complete_ns)
+            if receipt.complete_ns > receipt.received_ns:
+                receipt.stage_ns["reorder"] = receipt.complete_ns - receipt.received_ns
             receipt.stage_ns["decode"] = decode_ns
             outcome.capture_ns = receipt.capture_ns
             self._make_ready(outcome)
@@ -205,7 +210,7 @@ class StreamPipeline:
 
     def _answer(self, frame: Frame, receipt: Receipt) -> None:
         session, clock = self._session, self._session.clock
-        receipt.stage_ns["queue"] = clock.now_ns() - receipt.received_ns - receipt.stage_ns.get("decode", 0)
+        receipt.stage_ns["queue"] = clock.now_ns() - receipt.complete_ns - receipt.stage_ns.get("decode", 0)
         if session.policy is Policy.LATEST and session.overdue(receipt):
             session.drop(receipt, DropReason.DEADLINE)
             return

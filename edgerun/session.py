@@ -22,6 +22,7 @@ class Receipt:
     capture_ns: int  # sender's clock, echoed
     age_at_receipt_ns: int
     received_ns: int
+    complete_ns: int  # when all that its picture needs had come: the deadline counts from here
     stage_ns: dict[str, int] = field(default_factory=dict)
 
 
@@ -39,7 +40,8 @@ class Session:
 
     def receive(self, frame_id: int, capture_ns: int = 0, age_ns: int = 0) -> Receipt:
         """Enter a frame into the ledger. Raises ValueError on a number that is still unanswered."""
-        receipt = Receipt(frame_id, capture_ns, age_ns, self.clock.now_ns())
+        now = self.clock.now_ns()
+        receipt = Receipt(frame_id, capture_ns, age_ns, received_ns=now, complete_ns=now)
         with self._lock:
             if frame_id in self._open:
                 raise ValueError(f"frame_id {frame_id} was sent twice; number frames upwards")
@@ -53,7 +55,7 @@ class Session:
             return self._open.get(frame_id)
 
     def overdue(self, receipt: Receipt) -> bool:
-        return self.clock.now_ns() > receipt.received_ns + self.deadline_ns
+        return self.clock.now_ns() > receipt.complete_ns + self.deadline_ns
 
     def succeed(self, receipt: Receipt, result: Segmentation) -> None:
         """Answer with a result: `late` under EVERY, dropped as DEADLINE under LATEST when the deadline has passed."""

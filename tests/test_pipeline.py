@@ -205,6 +205,36 @@ def test_the_stages_add_up_to_the_age(open_stream: Open, clock: VirtualClock) ->
         assert answer.stage_ns["infer"] == RUN_NS
 
 
+class Reordering(CountingFeed):
+    """The picture of each even unit comes out after that of the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: list[Outcome] = []
+
+    def decode(self, packet: Packet) -> Iterator[Outcome]:
+        if packet.unit_id % 2 == 0:
+            self._held += super().decode(packet)
+        else:
+            yield from super().decode(packet)
+            yield from self._held
+            self._held = []
+
+
+def test_waiting_for_the_unit_that_lets_a_picture_out_makes_it_older_but_not_late(
+    open_stream: Open, clock: VirtualClock
+) -> None:
+    stream = open_stream(Policy.EVERY, Reordering(), deadline_ns=RUN_NS // 2)
+    stream.put(0)
+    clock.advance(RUN_NS)
+    stream.put(1)
+    stream.wait_for(2)
+    answers = {answer.frame_id: answer for answer in stream.answers}
+    assert not answers[0].late
+    assert answers[0].age_ns == sum(answers[0].stage_ns.values()) == answers[0].stage_ns["reorder"] == RUN_NS
+    assert "reorder" not in answers[1].stage_ns
+
+
 def test_what_would_be_late_is_dropped_before_and_after_the_run(open_stream: Open, clock: VirtualClock) -> None:
     stream = open_stream(Policy.LATEST, deadline_ns=RUN_NS // 2, delay_ns=RUN_NS)
     stream.put(0)

@@ -26,7 +26,7 @@ ENCODERS = (*H264_ENCODERS, "mpeg4")
 _TIME_BASE = Fraction(1, 60_000)  # exact for 24, 25, 30, 50, 60 and the 1001s; MPEG-4 allows at most 65535
 # ultrafast: the live lane shares the device's cores with inference.
 _OPTIONS = {
-    "libx264": {"preset": "ultrafast", "crf": "20"},
+    "libx264": {"preset": "ultrafast", "crf": "23"},
     "libopenh264": {"rc_mode": "quality"},
     "mpeg4": {"qmin": "2", "qmax": "3"},
 }

@@ -21,7 +21,7 @@ from edgerun.source import Packet, Truncation, VideoFormat
 ENCODERS = (*H264_ENCODERS, "mpeg4", "mjpeg")
 _CODECS = {"mpeg4": "mpeg4", "mjpeg": "mjpeg"}  # all others give h264
 _OPTIONS = {
-    "libx264": {"preset": "veryfast", "tune": "zerolatency", "crf": "18", "x264-params": "scenecut=0:open-gop=0"},
+    "libx264": {"preset": "veryfast", "tune": "zerolatency", "crf": "20", "x264-params": "scenecut=0:open-gop=0"},
     "libopenh264": {"rc_mode": "quality"},
     "mpeg4": {"qmin": "2", "qmax": "3"},
     "mjpeg": {"qmin": "2", "qmax": "3"},

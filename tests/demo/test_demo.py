@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +87,8 @@ def assert_balanced(frames: Mapping[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRun]:
-    yield finished(tmp_path_factory.mktemp("demo"), *SMALL)
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    return finished(tmp_path_factory.mktemp("demo"), *SMALL)
 
 
 def test_it_writes_a_video_and_two_reports_and_nothing_else(small_run: DemoRun) -> None:
@@ -181,7 +181,8 @@ def test_damage_in_the_middle_is_counted_and_the_stream_goes_on(tmp_path: Path, 
     assert_balanced(report["frames"])
     assert report["frames"]["in"] == 60
     assert report["frames"]["dropped"]["undecodable"] >= 3
-    assert report["frames"]["ok"] + report["frames"]["dropped"]["overload"] > 20
+    assert report["frames"]["in"] - report["frames"]["dropped"]["undecodable"] > 40, "up to the next key picture"
+    assert report["frames"]["ok"] > 0
     assert report["source"]["truncated"] is False
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from edgerun.answer import Answer, DropReason
 from edgerun.clock import VirtualClock
-from edgerun.demo.report import DemoRecorder, NativeVideo
+from edgerun.demo.report import DemoRecorder, NativeVideo, SourceFacts
 from edgerun.demo.video_lane import RECORDING_QUEUE, LatestAnnotation, PicturePool, VideoLane
 from edgerun.errors import SinkError
 from edgerun.frame import Frame, Geometry, PixelFormat, plane_shapes
@@ -22,7 +22,7 @@ from edgerun.overlay.compose import OverlayStyle
 from edgerun.postprocess.segmentation import segment
 from edgerun.result import Segmentation
 from edgerun.sink.recording import Recording
-from tests.demo.test_report import MACHINE, MODEL, SourceFacts
+from tests.demo.test_report import MACHINE, MODEL
 
 WIDTH, HEIGHT = 64, 48
 MS = 1_000_000
@@ -44,7 +44,9 @@ def everywhere(width: int = WIDTH, height: int = HEIGHT) -> Segmentation:
 
 
 class Watched(Recording):
-    """Keeps what it was given; `gate` holds it up."""
+    """Keeps what it was given; `gate` holds it up, `defect` breaks it."""
+
+    defect: Exception | None = None
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, WIDTH, HEIGHT, 25)
@@ -56,6 +58,8 @@ class Watched(Recording):
     def put(self, frame: Frame) -> None:
         self.entered.set()
         assert self.gate.wait(20)
+        if self.defect is not None:
+            raise self.defect
         self.given.append(frame.planes[0].copy())
         super().put(frame)
 
@@ -140,10 +144,10 @@ def test_a_recording_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> N
 
 def test_a_defect_while_recording_comes_out_of_finish(tmp_path: Path) -> None:
     show = Show(tmp_path)
-    show.recording._container.close()
+    show.recording.defect = ValueError("a defect")
     show.lane.show(decoded(0))
     show.lane.show(decoded(1))
-    with pytest.raises(Exception, match=r"."):
+    with pytest.raises(ValueError, match="a defect"):
         show.lane.finish()
     assert not list(tmp_path.iterdir())
     assert show.native().shown == 2
@@ -163,9 +167,9 @@ def test_discarding_leaves_no_file_and_no_thread(tmp_path: Path) -> None:
 def test_what_is_stale_counts_as_no_annotation(tmp_path: Path) -> None:
     show, style = Show(tmp_path), OverlayStyle()
     show.lane.show(decoded(0))
-    show.answer(everywhere(), age_ns=style.stale_ns - 1)
+    show.answer(everywhere(), age_ns=style.fresh_ns)
     show.lane.show(decoded(1))
-    show.clock.advance(1)
+    show.clock.advance(style.stale_ns - style.fresh_ns)
     show.lane.show(decoded(2))
     show.answer(None, reason=DropReason.FAILED)
     show.lane.show(decoded(3))
