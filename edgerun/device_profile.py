@@ -70,7 +70,7 @@ class Limits(_Table):
     max_message_bytes: Annotated[
         int, Field(ge=1 << 16, le=(1 << 31) - 1, description="Set the largest gRPC message to accept, in bytes.")
     ]
-    max_streams: Annotated[int, Field(ge=1, le=1024, description="Set how many streams may be open at once.")]
+    max_streams: Annotated[int, Field(ge=1, le=64, description="Set how many streams may be open at once.")]
 
 
 class Worker(_Table):
@@ -97,7 +97,6 @@ class DeviceProfile(_Table):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="Use the file's name without .toml.")]
     arch: Annotated[Literal["x86_64", "aarch64"], Field(description="Set what the kernel calls the processor.")]
-    deadline_ms: Milliseconds  # for streams that declare none
     precisions: Annotated[
         tuple[Precision, ...],
         Field(min_length=1, description="Add a [[precisions]] table."),

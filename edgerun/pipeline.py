@@ -36,7 +36,7 @@ Item = TypeVar("Item")
 class PipelineLimits:
     """How much of a stream may wait where, and how long a run may take before its worker is given up."""
 
-    coded_units: int
+    units: int
     decoded_frames: int
     hang_timeout_s: float
 
@@ -105,7 +105,7 @@ class StreamPipeline:
         self._feed = feed
         self._limits = limits
         self._plan: PreprocessPlan | None = None
-        self.inbox: Slot[Packet] = Slot(Policy.EVERY, limits.coded_units)
+        self.inbox: Slot[Packet] = Slot(Policy.EVERY, limits.units)
         latest = session.policy is Policy.LATEST
         self._ready: Slot[Frame] = Slot(session.policy, 1 if latest else limits.decoded_frames)
         self._threads = [

@@ -92,7 +92,7 @@ def test_preferences(content: dict[str, Any]) -> None:
 def test_all_faults_at_once(content: dict[str, Any]) -> None:
     content["threads"]["infer"] = 0
     content["threads"]["decoed"] = content["threads"].pop("decode")
-    content["deadline_ms"] = "100"
+    content["worker"]["hang_timeout_ms"] = "100"
     content["precisions"][0]["engines"] = ["onnx"]
     content["precisions"][1]["name"] = "int4"
     content["limits"]["max_width"] = 4096.5
@@ -100,7 +100,6 @@ def test_all_faults_at_once(content: dict[str, Any]) -> None:
     content["zoom"] = 1
     del content["queues"]
     assert faults(content) == [
-        'cpu-x86.toml: deadline_ms = "100"; expected 1 to 600000. Set a time in milliseconds.',
         "cpu-x86.toml: limits.max_width = 4096.5; expected 16 to 65535. Set the longest side to accept, in pixels.",
         'cpu-x86.toml: precisions[0].engines[0] = "onnx"; expected one of openvino, onnxruntime, null.',
         (
@@ -112,8 +111,9 @@ def test_all_faults_at_once(content: dict[str, Any]) -> None:
         "cpu-x86.toml: threads.decoed is not a key. Did you mean decode?",
         "cpu-x86.toml: threads.infer = 0; expected 1 to 256. Set the number of cores to use.",
         "cpu-x86.toml: worker.cpus[0] = true; expected 0 to 4095. Set the index of a CPU.",
+        'cpu-x86.toml: worker.hang_timeout_ms = "100"; expected 1 to 600000. Set a time in milliseconds.',
         (
-            "cpu-x86.toml: zoom is not a key. Known here: name, arch, deadline_ms, precisions, threads, slots, queues, "
+            "cpu-x86.toml: zoom is not a key. Known here: name, arch, precisions, threads, slots, queues, "
             "limits, worker."
         ),
     ]
@@ -131,10 +131,10 @@ def test_precisions_are_there_and_once(content: dict[str, Any]) -> None:
 
 
 def test_dates_and_infinities_are_faults_too(content: dict[str, Any]) -> None:
-    content["deadline_ms"] = datetime.date(2026, 1, 1)
+    content["arch"] = datetime.date(2026, 1, 1)
     content["limits"]["max_streams"] = float("inf")
     assert [line.split(";")[0] for line in faults(content)] == [
-        'cpu-x86.toml: deadline_ms = "2026-01-01"',
+        'cpu-x86.toml: arch = "2026-01-01"',
         "cpu-x86.toml: limits.max_streams = Infinity",
     ]
 

@@ -90,7 +90,7 @@ class Stream:
         self.answers: list[Answer[Segmentation]] = []
         self._answered = threading.Condition()
         self.session = Session(policy=policy, deadline_ns=deadline_ns, clock=clock, emit=self._emit)
-        limits = PipelineLimits(coded_units=16, decoded_frames=2, hang_timeout_s=hang_timeout_s)
+        limits = PipelineLimits(units=16, decoded_frames=2, hang_timeout_s=hang_timeout_s)
         self.pipeline = StreamPipeline(self.session, Model(package(), engine), engine.slots(1)[0], feed, limits)
         self.pipeline.start()
 

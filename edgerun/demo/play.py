@@ -7,6 +7,7 @@ run. Nothing is written under its final name before the run has ended.
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -34,6 +35,7 @@ from edgerun.errors import SinkError
 from edgerun.frame import Frame
 from edgerun.infer.select import first_available
 from edgerun.model_package import ModelPackage, builtin_package, load_package
+from edgerun.overlay.compose import OverlayStyle
 from edgerun.profiling.machine import machine_fingerprint
 from edgerun.profiling.memory import MemorySampler
 from edgerun.result import Segmentation
@@ -80,7 +82,10 @@ def _play(options: DemoOptions, package: ModelPackage, clock: Clock, console: Co
         sampler.name(server.pid, "server")
         stack.enter_context(sampler)
         run = Run(options, show, package, clock, console)
+        gc.collect()
+        gc.freeze()  # what is there by now stays: no collection looks at it while pictures flow
         run.play(server.address)
+        gc.unfreeze()
         sampler.close()
         return run.report(sampler)
 
@@ -188,7 +193,8 @@ class Run:
             self._play_on(address, coded_video(form.codec, form.extradata), recording)
 
     def _play_on(self, address: str, encoding: Encoding, recording: Recording) -> None:
-        lane = VideoLane(recording, self._annotations, self._recorder, self._clock)
+        style = OverlayStyle(label_names={label.value: label.name for label in self._package.labels})
+        lane = VideoLane(recording, self._annotations, self._recorder, self._clock, style)
         try:
             with self._stream(address, encoding) as stream, self._progress:
                 self._info = stream.info

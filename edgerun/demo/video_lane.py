@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +22,7 @@ from edgerun.slot import Slot, SlotClosedError
 
 RECORDING_QUEUE = 12  # pictures that may wait for the encoder
 WARM_PICTURES = 4
+RECORDING_NICENESS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,9 @@ class LatestAnnotation:
         self._latest: Annotation | None = None
 
     def offer(self, answer: Answer[Segmentation]) -> None:
-        """Keep `answer` if it has a result for a later picture than the one kept."""
-        if answer.result is None or (self._latest is not None and answer.capture_ns <= self._latest.capture_ns):
-            return
-        self._latest = Annotation(answer.frame_id, answer.capture_ns, answer.result)
+        """Keep `answer` if it has a result. Answers come in display order, which with B pictures isn't capture's."""
+        if answer.result is not None:
+            self._latest = Annotation(answer.frame_id, answer.capture_ns, answer.result)
 
     def get(self) -> Annotation | None:
         return self._latest
@@ -91,13 +93,18 @@ class VideoLane:
     """
 
     def __init__(
-        self, recording: Recording, annotations: LatestAnnotation, recorder: DemoRecorder, clock: Clock
+        self,
+        recording: Recording,
+        annotations: LatestAnnotation,
+        recorder: DemoRecorder,
+        clock: Clock,
+        style: OverlayStyle = OverlayStyle(),
     ) -> None:
         self._recording = recording
         self._annotations = annotations
         self._recorder = recorder
         self._clock = clock
-        self._style = OverlayStyle()
+        self._style = style
         self._pool = PicturePool()
         self._slot: Slot[Frame] = Slot(Policy.LATEST, RECORDING_QUEUE)
         self._fault: Exception | None = None
@@ -169,6 +176,7 @@ class VideoLane:
         self._recording.discard()
 
     def _record_loop(self) -> None:
+        _yield_to_the_lane()
         while True:
             try:
                 picture = self._slot.take()
@@ -196,3 +204,9 @@ class VideoLane:
                 f"from {before} to {picture.width}x{picture.height}"
             )
         return not self._ends_with
+
+
+def _yield_to_the_lane() -> None:
+    """On Linux a thread has a priority of its own: encoding takes the time that the picture doesn't need."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), RECORDING_NICENESS)

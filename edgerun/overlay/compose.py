@@ -7,7 +7,8 @@ frames are predicted from. Pixels outside the marks keep every bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -31,6 +32,7 @@ class OverlayStyle:
     contour_alpha: float = 0.95
     fresh_ns: int = 120_000_000  # the published clinical limit of an annotation's delay (FDA DEN200055)
     stale_ns: int = 400_000_000
+    label_names: Mapping[int, str] = field(default_factory=dict)  # of the model package
 
     def strength(self, age_ns: int) -> float:
         """1 while fresh, falling to 0 when stale."""
@@ -62,7 +64,7 @@ def draw_result(
             alpha_256=round(256 * style.fill_alpha * strength),
             contour_alpha_256=round(256 * style.contour_alpha * strength),
         )
-        _draw_score(planes, frame, region)
+        _draw_score(planes, frame, region, style)
 
 
 def is_of_size(found: Segmentation, frame: Frame) -> bool:
@@ -109,8 +111,9 @@ def _window(box: Box, found: Segmentation) -> Box:
     return Box(x, y, right - x, bottom - y)
 
 
-def _draw_score(planes: tuple[Plane, ...], frame: Frame, region: Region) -> None:
-    text = f"polyp {100 * region.score:.0f} %"
+def _draw_score(planes: tuple[Plane, ...], frame: Frame, region: Region, style: OverlayStyle) -> None:
+    name = style.label_names.get(region.label, str(region.label))
+    text = f"{name} {100 * region.score:.0f} %"
     y = region.box.y - frame.height // 90
     if y < frame.height // 24:
         y = region.box.y + region.box.height + frame.height // 24

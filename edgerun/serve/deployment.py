@@ -58,10 +58,10 @@ class Deployment:
             self.close()
             raise
 
-    @property
-    def limits(self) -> PipelineLimits:
+    def limits(self, *, raw: bool) -> PipelineLimits:
+        """For one stream. A raw picture is as large as a decoded one, so as few of them may wait."""
         return PipelineLimits(
-            coded_units=self.profile.queues.answers,
+            units=self.profile.slots.inbox if raw else self.profile.queues.answers,
             decoded_frames=self.profile.slots.inbox,
             hang_timeout_s=self.profile.worker.hang_timeout_ms / 1e3,
         )

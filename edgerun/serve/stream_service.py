@@ -17,6 +17,7 @@ import grpc
 
 from edgerun.answer import Answer
 from edgerun.clock import Clock
+from edgerun.decode.raw import RawDecoder
 from edgerun.infer.engine import EngineSlot
 from edgerun.pipeline import StreamPipeline
 from edgerun.result import Segmentation
@@ -80,7 +81,8 @@ class _LiveStream:
             policy=opening.policy, deadline_ns=opening.deadline_ns, clock=clock, emit=self._emit_from_thread
         )
         self._slot = _leased_slot(deployment)
-        self._pipeline = StreamPipeline(self._session, deployment.model, self._slot, opening.feed, deployment.limits)
+        limits = deployment.limits(raw=isinstance(opening.feed, RawDecoder))
+        self._pipeline = StreamPipeline(self._session, deployment.model, self._slot, opening.feed, limits)
         self._pipeline.start()
 
     async def converse(self, requests: Requests, context: Context) -> None:

@@ -77,6 +77,7 @@ class Recording:
         self._last_pts = -1
         self._first_ns: int | None = None
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".part", dir=path.parent)
+        os.fchmod(handle, 0o666 & ~_umask())  # mkstemp gives the file to its owner alone
         os.close(handle)
         self._part = Path(name)
         try:
@@ -203,3 +204,10 @@ def _fill(plane: VideoPlane, pixels: Plane) -> None:
     rows[:height, :width] = pixels
     rows[:height, width : width + 1] = pixels[:, -1:]
     rows[height : height + 1, : width + 1] = rows[height - 1, : width + 1]
+
+
+def _umask() -> int:
+    """There is no way to ask but to set it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -179,15 +179,15 @@ def test_what_is_stale_counts_as_no_annotation(tmp_path: Path) -> None:
     assert unmarked == [True, False, True, True]
 
 
-def test_only_a_later_picture_takes_the_place_of_an_annotation() -> None:
+def test_the_last_answer_with_a_result_is_kept_whatever_the_decoding_order() -> None:
     latest = LatestAnnotation()
-    newer, older = everywhere(), everywhere()
-    latest.offer(Answer(5, 500, 0, {}, newer))
-    latest.offer(Answer(4, 400, 0, {}, older))
+    reference, between = everywhere(), everywhere()
+    latest.offer(Answer(5, 500, 0, {}, between))  # a B picture is captured after the one that is shown after it
+    latest.offer(Answer(4, 400, 0, {}, reference))
     latest.offer(Answer(6, 600, 0, {}, None, DropReason.DEADLINE))
     kept = latest.get()
     assert kept is not None
-    assert (kept.frame_id, kept.found) == (5, newer)
+    assert (kept.frame_id, kept.found) == (4, reference)
 
 
 def test_picture_memory_is_used_again_but_never_while_it_is_held() -> None:
