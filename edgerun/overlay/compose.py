@@ -28,7 +28,7 @@ class OverlayStyle:
 
     fill_rgb: tuple[int, int, int] = (0, 230, 160)
     contour_rgb: tuple[int, int, int] = (0, 255, 180)
-    fill_alpha: float = 0.28
+    fill_alpha: float = 0.14
     contour_alpha: float = 0.95
     fresh_ns: int = 120_000_000  # the published clinical limit of an annotation's delay (FDA DEN200055)
     stale_ns: int = 400_000_000

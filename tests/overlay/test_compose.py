@@ -124,7 +124,8 @@ def test_marks_fade_with_their_age_and_hide_when_stale() -> None:
     frame, found = grey(PixelFormat.MONO, 160, 120), disc(160, 120)
     inside = (64, 80)
     ages = [0, FRESH, (FRESH + STALE) // 2, STALE - 30_000_000, STALE, 10 * STALE]
-    strengths = [200 - int(drawn(frame, found, age)[0][inside]) for age in ages]
+    style = OverlayStyle(fill_alpha=0.5)
+    strengths = [200 - int(drawn(frame, found, age, style)[0][inside]) for age in ages]
     assert strengths[0] == strengths[1] > strengths[2] > strengths[3] > strengths[4] == strengths[5] == 0
     for age in ages[4:]:
         assert not any(plane.any() for plane in changed(frame.planes, drawn(frame, found, age)))

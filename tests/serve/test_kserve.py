@@ -32,6 +32,7 @@ from edgerun.infer.select import engine_from_choice
 from edgerun.model_package import builtin_package, load_package
 
 MODEL = "polyp-seg-lite"
+VERSION = load_package(builtin_package(MODEL)).version
 SHAPE = (1, 3, 320, 320)
 ENGINE, PRECISION = "onnxruntime", "fp32"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -123,7 +124,7 @@ def test_server_and_model_describe_themselves(client: triton.InferenceServerClie
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready(MODEL)
-    assert client.is_model_ready(MODEL, "0.1.0")
+    assert client.is_model_ready(MODEL, VERSION)
     assert not client.is_model_ready(MODEL, "9")
     assert not client.is_model_ready("absent")
     assert set(client.get_server_metadata().extensions) == {
@@ -137,7 +138,7 @@ def test_server_and_model_describe_themselves(client: triton.InferenceServerClie
     assert (config.max_batch_size, tuple(config.input[0].dims)) == (0, SHAPE)
     assert config.output[0].data_type == 11  # TYPE_FP32
     (entry,) = client.get_model_repository_index().models
-    assert (entry.name, entry.version, entry.state) == (MODEL, "0.1.0", "READY")
+    assert (entry.name, entry.version, entry.state) == (MODEL, VERSION, "READY")
 
 
 def test_health_and_reflection(channel: grpc.Channel) -> None:
@@ -171,7 +172,9 @@ def test_what_is_not_offered_says_so(client: triton.InferenceServerClient, call:
 @pytest.mark.parametrize("call", ["get_model_metadata", "get_model_config", "get_inference_statistics"])
 def test_a_model_that_is_not_here_is_not_found(client: triton.InferenceServerClient, call: str) -> None:
     for name, version in (("absent", ""), (MODEL, "7")):
-        with pytest.raises(InferenceServerException, match=r"this server has polyp-seg-lite 0\.1\.0") as error:
+        with pytest.raises(
+            InferenceServerException, match=f"this server has polyp-seg-lite {re.escape(VERSION)}"
+        ) as error:
             getattr(client, call)(name, version)
         assert error.value.status() == "StatusCode.NOT_FOUND"
 
@@ -182,10 +185,10 @@ def test_a_model_that_is_not_here_is_not_found(client: triton.InferenceServerCli
 def test_result_is_that_of_the_graph(
     client: triton.InferenceServerClient, picture: Picture, expected: NDArray[np.float32]
 ) -> None:
-    result = client.infer(MODEL, [as_input(picture)], request_id="a-1", model_version="0.1.0", priority=1)
+    result = client.infer(MODEL, [as_input(picture)], request_id="a-1", model_version=VERSION, priority=1)
     np.testing.assert_array_equal(result.as_numpy("logits"), expected)
     reply = result.get_response()
-    assert (reply.id, reply.model_name, reply.model_version) == ("a-1", MODEL, "0.1.0")
+    assert (reply.id, reply.model_name, reply.model_version) == ("a-1", MODEL, VERSION)
     assert len(reply.raw_output_contents) == len(reply.outputs) == 1
 
 
@@ -367,7 +370,7 @@ def test_shared_memory_is_refused_as_not_offered(channel: grpc.Channel, picture:
 def test_unknown_version_is_not_found(channel: grpc.Channel, picture: Picture) -> None:
     status, details = refused(channel, request(picture, model_version="2"))
     assert status is grpc.StatusCode.NOT_FOUND
-    assert details == "version '2' of polyp-seg-lite is not served here; this server has polyp-seg-lite 0.1.0"
+    assert details == f"version '2' of polyp-seg-lite is not served here; this server has polyp-seg-lite {VERSION}"
 
 
 def test_message_over_the_limit_is_refused(address: str, channel: grpc.Channel, picture: Picture) -> None:
