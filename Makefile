@@ -61,4 +61,5 @@ $(VENV)/development: $(VENV)/runtime
 	touch $@
 
 clean:
-	rm -rf build dist edgerun/v1 edgerun/kserve edgerun/kernels/_native*.so $(VENV)
+	git clean -fdXq -e "!$(VENV)"
+	rm -rf $(VENV)
