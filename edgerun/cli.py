@@ -77,14 +77,19 @@ def serve(
     profile: Profile = None,
     engine: Engine = None,
     precision: Precision = None,
+    trace: Annotated[Path | None, typer.Option(help="Write a Chrome/Perfetto trace of the last frames here.")] = None,
 ) -> None:
     """Serve one model to gRPC clients until SIGINT or SIGTERM."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its faults come as exceptions; one line each is enough
     from edgerun.clock import SystemClock
     from edgerun.device_profile import default_profile, load_profile
     from edgerun.model_package import builtin_package, load_package
+    from edgerun.profiling.trace import check_trace_path, write_trace
     from edgerun.serve.deployment import Deployment
     from edgerun.serve.server import run_server
+
+    if trace is not None:
+        check_trace_path(trace)
 
     _hand_over_quickly()
     clock = SystemClock()
@@ -98,6 +103,8 @@ def serve(
 
     with Deployment(package, device, clock, engine=engine, precision=precision) as deployment:
         run_server(deployment, grpc, clock, ready)
+        if trace is not None:
+            write_trace(deployment.spans.snapshot(), trace)
 
 
 def _hand_over_quickly() -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from edgerun.answer import DropReason, Policy
-from edgerun.clock import Clock
 from edgerun.decode import NoPicture, Outcome, Undecodable
 from edgerun.errors import EdgerunError, ModelError
 from edgerun.frame import Frame
@@ -23,6 +22,7 @@ from edgerun.infer.engine import Engine, EngineSlot
 from edgerun.model_package import ModelPackage
 from edgerun.postprocess.segmentation import segment
 from edgerun.preprocess.plan import PreprocessPlan, picture_size, plan_for
+from edgerun.profiling.spans import Spans
 from edgerun.result import Segmentation
 from edgerun.session import Receipt, Session
 from edgerun.slot import Slot, SlotClosedError
@@ -30,6 +30,7 @@ from edgerun.source import Packet
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
+STAGES = ("decode", "queue", "preprocess", "infer", "postprocess")  # what a pipeline records spans of
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,15 @@ class Model:
 
 
 @contextmanager
-def stage(name: str, receipt: Receipt, clock: Clock) -> Iterator[None]:
-    """Add the time of the block to the receipt."""
-    begin = clock.now_ns()
+def stage(name: str, receipt: Receipt, spans: Spans) -> Iterator[None]:
+    """Time the block, once for the receipt and for the spans."""
+    begin = spans.now_ns()
     try:
         yield
     finally:
-        receipt.stage_ns[name] = receipt.stage_ns.get(name, 0) + clock.now_ns() - begin
+        end = spans.now_ns()
+        receipt.stage_ns[name] = end - begin
+        spans.record(name, receipt.frame_id, begin, end)
 
 
 class StreamPipeline:
@@ -98,8 +101,11 @@ class StreamPipeline:
     Either may be called from any thread, after `start`, and `cancel` while another thread is in `close`.
     """
 
-    def __init__(self, session: Session, model: Model, slot: EngineSlot, feed: Feed, limits: PipelineLimits) -> None:
+    def __init__(
+        self, session: Session, model: Model, slot: EngineSlot, feed: Feed, limits: PipelineLimits, spans: Spans
+    ) -> None:
         self._session = session
+        self._spans = spans
         self._model = model
         self._slot = slot
         self._feed = feed
@@ -179,6 +185,8 @@ class StreamPipeline:
             if receipt.complete_ns > receipt.received_ns:
                 receipt.stage_ns["reorder"] = receipt.complete_ns - receipt.received_ns
             receipt.stage_ns["decode"] = decode_ns
+            now_ns = self._session.clock.now_ns()
+            self._spans.record("decode", unit_id, now_ns - decode_ns, now_ns)
             outcome.capture_ns = receipt.capture_ns
             self._make_ready(outcome)
         elif isinstance(outcome, NoPicture):
@@ -209,8 +217,10 @@ class StreamPipeline:
                 frame.release()
 
     def _answer(self, frame: Frame, receipt: Receipt) -> None:
-        session, clock = self._session, self._session.clock
-        receipt.stage_ns["queue"] = clock.now_ns() - receipt.complete_ns - receipt.stage_ns.get("decode", 0)
+        session, now_ns = self._session, self._session.clock.now_ns()
+        waited_ns = now_ns - receipt.complete_ns - receipt.stage_ns.get("decode", 0)
+        receipt.stage_ns["queue"] = waited_ns
+        self._spans.record("queue", receipt.frame_id, now_ns - waited_ns, now_ns)
         if session.policy is Policy.LATEST and session.overdue(receipt):
             session.drop(receipt, DropReason.DEADLINE)
             return
@@ -222,14 +232,13 @@ class StreamPipeline:
             session.succeed(receipt, result)
 
     def _infer(self, frame: Frame, receipt: Receipt) -> Segmentation:
-        clock = self._session.clock
-        with stage("preprocess", receipt, clock):
+        with stage("preprocess", receipt, self._spans):
             plan = self._plan_for(frame)
             self._model.write(frame, plan, self._slot)
-        with stage("infer", receipt, clock):
+        with stage("infer", receipt, self._spans):
             self._model.engine.submit(self._slot)
             self._model.engine.wait(self._slot, self._limits.hang_timeout_s)
-        with stage("postprocess", receipt, clock):
+        with stage("postprocess", receipt, self._spans):
             return self._model.answer(self._slot, plan)
 
     def _plan_for(self, frame: Frame) -> PreprocessPlan:

@@ -21,7 +21,8 @@ from edgerun.infer.engine import Engine, EngineChoice, NullPlan
 from edgerun.infer.null import NullEngine
 from edgerun.infer.worker import WorkerEngine, WorkerOptions
 from edgerun.model_package import Manifest, ModelPackage
-from edgerun.pipeline import Feed, Model, PipelineLimits, StreamPipeline
+from edgerun.pipeline import STAGES, Feed, Model, PipelineLimits, StreamPipeline
+from edgerun.profiling.spans import Spans
 from edgerun.result import Box, Segmentation
 from edgerun.session import Session
 from edgerun.slot import SlotClosedError
@@ -90,8 +91,9 @@ class Stream:
         self.answers: list[Answer[Segmentation]] = []
         self._answered = threading.Condition()
         self.session = Session(policy=policy, deadline_ns=deadline_ns, clock=clock, emit=self._emit)
+        spans = Spans(clock, STAGES)
         limits = PipelineLimits(units=16, decoded_frames=2, hang_timeout_s=hang_timeout_s)
-        self.pipeline = StreamPipeline(self.session, Model(package(), engine), engine.slots(1)[0], feed, limits)
+        self.pipeline = StreamPipeline(self.session, Model(package(), engine), engine.slots(1)[0], feed, limits, spans)
         self.pipeline.start()
 
     def _emit(self, answer: Answer[Segmentation]) -> None:

@@ -159,25 +159,3 @@ class Spans:
 
     def _undeclared(self, stage: str) -> ValueError:
         return ValueError(f"stage {stage!r} was not declared; expected one of {', '.join(self.stages)}. Add it there")
-
-
-class StageClock:
-    """The stages of one frame, back to back: each `lap` ends a stage where the next begins, so they sum to the whole.
-
-    It goes with its frame from thread to thread; one holds it at a time. `stage_ns` is made for `Answer.stage_ns`.
-    """
-
-    __slots__ = ("_frame_id", "_lap_ns", "_spans", "stage_ns")
-
-    def __init__(self, spans: Spans, frame_id: int) -> None:
-        self._spans = spans
-        self._frame_id = frame_id
-        self._lap_ns = spans.now_ns()
-        self.stage_ns: dict[str, int] = {}
-
-    def lap(self, stage: str) -> int:
-        """End `stage` now. Returns its nanoseconds; a stage lapped twice adds up."""
-        begin_ns, self._lap_ns = self._lap_ns, self._spans.now_ns()
-        self._spans.record(stage, self._frame_id, begin_ns, self._lap_ns)
-        self.stage_ns[stage] = self.stage_ns.get(stage, 0) + self._lap_ns - begin_ns
-        return self._lap_ns - begin_ns

@@ -13,7 +13,8 @@ from edgerun.infer.engine import EngineSlot
 from edgerun.infer.select import load_engine_for
 from edgerun.infer.worker import WorkerEngine
 from edgerun.model_package import GraphFile, ModelPackage
-from edgerun.pipeline import Model, PipelineLimits
+from edgerun.pipeline import STAGES, Model, PipelineLimits
+from edgerun.profiling.spans import Spans
 from edgerun.v1 import stream_pb2 as pb
 
 
@@ -41,6 +42,7 @@ class Deployment:
         precision: str | None = None,
     ) -> None:
         self.profile = profile
+        self.spans = Spans(clock, STAGES)
         self.graph = choose_graph(package, profile, precision)
         loaded = load_engine_for(profile, self.graph, package.inputs, package.outputs, engine=engine, clock=clock)
         assert isinstance(loaded.engine, WorkerEngine)

@@ -82,7 +82,9 @@ class _LiveStream:
         )
         self._slot = _leased_slot(deployment)
         limits = deployment.limits(raw=isinstance(opening.feed, RawDecoder))
-        self._pipeline = StreamPipeline(self._session, deployment.model, self._slot, opening.feed, limits)
+        self._pipeline = StreamPipeline(
+            self._session, deployment.model, self._slot, opening.feed, limits, deployment.spans
+        )
         self._pipeline.start()
 
     async def converse(self, requests: Requests, context: Context) -> None:

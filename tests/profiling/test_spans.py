@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from edgerun.clock import VirtualClock
-from edgerun.profiling.spans import Spans, StageClock
+from edgerun.profiling.spans import Spans
 
 
 def test_a_span_holds_its_stage_frame_and_both_ends() -> None:
@@ -104,15 +104,3 @@ def test_an_undeclared_stage_is_refused_with_the_repair() -> None:
         spans.record("inference", 1, 0, 1)
     with pytest.raises(ValueError, match="capacity is 0"):
         Spans(VirtualClock(), ("infer",), capacity=0)
-
-
-def test_laps_sum_to_the_whole_and_are_spans_too() -> None:
-    clock = VirtualClock(start_ns=100)
-    spans = Spans(clock, ("decode", "queue", "infer"))
-    stages = StageClock(spans, frame_id=3)
-    for stage, ns in (("decode", 5), ("queue", 2), ("infer", 9), ("queue", 1)):
-        clock.advance(ns)
-        assert stages.lap(stage) == ns
-    assert stages.stage_ns == {"decode": 5, "queue": 3, "infer": 9}
-    assert sum(stages.stage_ns.values()) == clock.now_ns() - 100
-    assert spans.snapshot().records["begin_ns"].tolist() == [100, 105, 107, 116]
