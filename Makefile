@@ -40,8 +40,13 @@ bench: $(VENV)/development
 	$(BIN)/python -m benchmarks.demo $(ARGS)
 
 # CycloneDX, of what is installed for running edgerun.
+# In an environment of its own, without what tests and training need.
 sbom: $(VENV)/development
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.json
+	$(PYTHON) -m venv --clear build/sbom
+	build/sbom/bin/python -m pip install --disable-pip-version-check --quiet ".[openvino]"
+	build/sbom/bin/python -m pip uninstall --quiet --yes pip setuptools
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.json \
+		build/sbom/bin/python
 
 wheel: $(VENV)/development
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .

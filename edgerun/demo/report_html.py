@@ -199,7 +199,11 @@ def _stage_card(report: DemoReport) -> str:
         rows.append(f'<tr class="{"sum" if stage == "total" else ""}"><th>{swatch}{escape(stage)}</th>{cells}</tr>')
     head = f"<thead><tr><th>stage</th>{head}</tr></thead>"
     table = f'<div class="scroll"><table class="stages">{head}<tbody>{"".join(rows)}</tbody></table></div>'
-    return _card("Stage by stage", table, "Milliseconds, answered frames only, to three significant digits.")
+    return _card(
+        "Stage by stage",
+        table,
+        "Milliseconds of answered frames, overlay and encode of all frames shown, to three significant digits.",
+    )
 
 
 def _memory_card(report: DemoReport) -> str:
@@ -271,7 +275,8 @@ def _footer(report: DemoReport) -> str:
     return (
         "<footer><p><b>For research and education only. Not a medical device.</b> "
         "Not for diagnosis, treatment or any clinical decision.</p>"
-        f"<p>edgerun {escape(report.edgerun_version)}. Percentiles are of answered frames; dropped ones are in the "
+        f"<p>edgerun {escape(report.edgerun_version)}. Percentiles are of answered frames (overlay and encode: of "
+        "all shown); dropped ones are in the "
         "ledger. The same numbers are in report.json.</p></footer>"
     )
 

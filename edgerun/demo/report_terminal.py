@@ -10,6 +10,8 @@ from rich.text import Text
 
 from edgerun.demo.report import STAGES, DemoReport, Milliseconds
 
+TITLE = "Milliseconds per answered frame; overlay and encode: per frame shown"
+
 
 def print_report(report: DemoReport, console: Console) -> None:
     console.print(_stage_table(report))
@@ -51,7 +53,12 @@ def stages_in_order(report: DemoReport) -> list[tuple[str, Milliseconds]]:
 
 
 def _stage_table(report: DemoReport) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Milliseconds per answered frame", title_justify="left", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=TITLE,
+        title_justify="left",
+        pad_edge=False,
+    )
     table.add_column("stage", min_width=14)
     for heading in ("p50", "p99", "p99.9", "max", "frames"):
         table.add_column(heading, justify="right", min_width=9)
@@ -81,6 +88,9 @@ def _lines(report: DemoReport) -> list[tuple[str, str]]:
     lines.append(("model", f"{model.name} {model.version}, {model.precision}, {model.engine}"))
     if report.accuracy and report.accuracy.dice is not None:
         lines.append(("Dice", f"{report.accuracy.dice:.3f} over {report.accuracy.frames_with_polyp:,} frames"))
+    if report.accuracy and report.accuracy.false_positive_rate is not None:
+        rate, free = report.accuracy.false_positive_rate, report.accuracy.polyp_free_frames
+        lines.append(("false alarms", f"on {100 * rate:.1f} % of {free:,} frames without a polyp"))
     if report.worker_restarts:
         lines.append(("worker", f"restarted: {counted(report.worker_restarts, 'time')}"))
     if report.source.truncated:

@@ -17,6 +17,7 @@ from edgerun.serve.stream_service import StreamService
 from edgerun.v1 import stream_pb2_grpc as pb_grpc
 
 DRAIN_S = 2.0
+LAST_PORT = 65535
 KEEPALIVE_MS = 10_000  # a client whose machine has gone away holds its place no longer than twice this
 THREADS_PER_STREAM = 2  # one may wait for room in the pipeline while another one ends it
 
@@ -57,13 +58,16 @@ async def _serve(deployment: Deployment, address: str, clock: Clock, on_ready: C
 
 
 def _bind(server: grpc.aio.Server, address: str) -> int:
+    port_text = address.rpartition(":")[2]
+    if not port_text.isdecimal() or int(port_text) > LAST_PORT:  # gRPC would take it modulo 65536
+        raise ConfigError(f"--grpc {address}: expected HOST:PORT with a port of 0 to {LAST_PORT}; port 0 takes any.")
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:
         port = 0
     if port == 0:
         raise ConfigError(
-            f"--grpc {address}: can't listen there: it is in use, not an address of this machine, or not HOST:PORT. "
+            f"--grpc {address}: can't listen there: it is in use, or not an address of this machine. "
             "Choose another one; port 0 takes any."
         )
     return int(port)

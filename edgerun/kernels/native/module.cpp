@@ -213,6 +213,7 @@ void threshold_into(const nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>
 }  // namespace edgerun
 
 NB_MODULE(_native, m) {
+  nb::set_leak_warnings(false);  // a daemon thread may hold a kernel when the interpreter ends
   using namespace edgerun;
   nb::class_<ResizePack>(m, "ResizePack")
       .def(nb::init<int32_t, int32_t, std::array<int32_t, 2>, std::array<int32_t, 2>, uint8_t, bool, bool,
