@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from edgerun import __version__
-from edgerun.errors import EdgerunError
+from edgerun.errors import ConfigError, EdgerunError
 
 app = typer.Typer(
     help="Edge inference runtime for medical imaging. Research and education only; not a medical device.",
@@ -95,6 +95,8 @@ def serve(
     clock = SystemClock()
     package = load_package(model or builtin_package("polyp-seg-lite"))
     device = load_profile(profile) if profile else default_profile()
+    if misfit := device.misfit_reason():
+        raise ConfigError(misfit)
     host = grpc.rpartition(":")[0]
 
     def ready(port: int) -> None:

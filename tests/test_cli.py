@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import sys
 from collections.abc import Callable
@@ -141,3 +142,11 @@ def test_the_version_and_the_help() -> None:
     assert "not a medical device" in " ".join(helped.stdout.split())
     assert "demo" in bare.stdout
     assert not helped.stderr + bare.stderr
+
+
+def test_a_profile_of_another_processor_is_refused() -> None:
+    other = "cpu-x86" if platform.machine() == "aarch64" else "cpu-arm"
+    ended = run("serve", "--grpc", "127.0.0.1:0", "--profile", other)
+    assert ended.returncode == 2
+    assert f"profile {other} is for" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1

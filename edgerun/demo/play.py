@@ -172,7 +172,6 @@ class Run:
         self._show = show
         self._package = package
         self._clock = clock
-        self._console = console
         self._annotations = LatestAnnotation()
         self._recorder = DemoRecorder(clock)
         self._progress = PlayProgress(console)

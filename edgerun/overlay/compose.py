@@ -15,11 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgerun.frame import Frame, PixelFormat, Plane
-from edgerun.kernels.blend import blend
+from edgerun.kernels.blend import MARK_CONTOUR, MARK_FILL, blend
 from edgerun.kernels.threshold import threshold
 from edgerun.result import Box, Region, Segmentation
-
-FILL, CONTOUR = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +71,10 @@ def is_of_size(found: Segmentation, frame: Frame) -> bool:
 
 
 def marks_of(mask: NDArray[np.uint8], line_px: int) -> NDArray[np.uint8]:
-    """FILL inside the mask, CONTOUR on its inner rim of `line_px` pixels; a rim along the picture's edge counts."""
+    """Fill inside the mask, contour on its inner rim of `line_px` pixels; a rim along the picture's edge counts."""
     size = 2 * line_px + 1
     inner = cv2.erode(mask, np.ones((size, size), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return (mask * CONTOUR - inner * (CONTOUR - FILL)).astype(np.uint8)
+    return (mask * MARK_CONTOUR - inner * (MARK_CONTOUR - MARK_FILL)).astype(np.uint8)
 
 
 def status(age_ns: int | None, style: OverlayStyle) -> tuple[str, int]:
